@@ -1,0 +1,196 @@
+"""One manifest row: what a user asks for. The Parquet columns are the fields of `ManifestRow` and `meta_*`."""
+
+import difflib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import pyarrow as pa
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from schemas.identity import canonical_json, digest
+from schemas.settings import (
+    FrameCount,
+    FramesPerSecond,
+    GuidanceScale,
+    Mode,
+    PixelSize,
+    StepCount,
+    StyleScale,
+)
+
+META_PREFIX = "meta_"
+MAX_PROMPT_CHARS = 4_096
+MAX_URI_CHARS = 2_048
+MAX_ROW_ID_CHARS = 256
+MAX_REFERENCES = 16
+MAX_META_BYTES = 65_536
+_REPORTED_VALUE_CHARS = 80
+
+
+class ManifestError(ValueError):
+    """The manifest as a whole cannot be used (a required column is missing, a file is not Parquet)."""
+
+
+class InvalidRowError(ValueError):
+    """One row breaks the schema. `problems` holds one sentence per field: field, value, what is allowed."""
+
+    def __init__(self, problems: list[str]):
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def _no_control_characters(text: str) -> str:
+    for position, character in enumerate(text):
+        if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\t\n\r":
+            raise ValueError(
+                f"control character U+{ord(character):04X} at position {position} is not allowed"
+            )
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def _one_as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+PlainText = Annotated[str, AfterValidator(_no_control_characters)]
+Uri = Annotated[PlainText, Field(max_length=MAX_URI_CHARS), AfterValidator(_not_blank)]
+References = Annotated[
+    list[Uri], BeforeValidator(_one_as_list), Field(min_length=1, max_length=MAX_REFERENCES)
+]
+
+
+class ManifestRow(BaseModel):
+    """A row as the user wrote it; a field left out takes the run's, else the model's value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: Annotated[PlainText, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_not_blank)]
+    style_image_uri: References
+    depth_video_uri: Uri | None = None
+    row_id: Annotated[PlainText, Field(max_length=MAX_ROW_ID_CHARS), AfterValidator(_not_blank)] | None = None
+    negative_prompt: Annotated[PlainText, Field(max_length=MAX_PROMPT_CHARS)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    num_frames: FrameCount | None = None
+    height: PixelSize | None = None
+    width: PixelSize | None = None
+    fps: FramesPerSecond | None = None
+    num_inference_steps: StepCount | None = None
+    text_guidance_scale: GuidanceScale | None = None
+    style_guidance_scale: GuidanceScale | None = None
+    style_scale: StyleScale | None = None
+    num_samples: Annotated[int, Field(ge=1, le=10_000)] = 1
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
+    mode: Mode | None = None
+    meta: str | None = None  # the meta_* columns as one JSON object
+
+
+REQUIRED_COLUMNS = ("prompt", "style_image_uri")
+_COLUMN_TYPES: dict[str, pa.DataType] = {
+    "prompt": pa.string(),
+    "style_image_uri": pa.list_(pa.string()),
+    "depth_video_uri": pa.string(),
+    "row_id": pa.string(),
+    "negative_prompt": pa.string(),
+    "seed": pa.int64(),
+    "num_frames": pa.int32(),
+    "height": pa.int32(),
+    "width": pa.int32(),
+    "fps": pa.int32(),
+    "num_inference_steps": pa.int32(),
+    "text_guidance_scale": pa.float64(),
+    "style_guidance_scale": pa.float64(),
+    "style_scale": pa.float64(),
+    "num_samples": pa.int32(),
+    "priority": pa.int32(),
+    "mode": pa.string(),
+}
+COLUMNS = tuple(_COLUMN_TYPES)
+
+
+def manifest_schema(columns: Sequence[str]) -> pa.Schema:
+    """The Arrow schema of a manifest file with these columns; `meta_*` columns are text."""
+    return pa.schema([pa.field(name, _COLUMN_TYPES.get(name, pa.string())) for name in columns])
+
+
+def check_columns(names: Sequence[str]) -> list[str]:
+    """Warnings about a manifest's column names.
+
+    Raises:
+        ManifestError: a required column is missing.
+    """
+    if missing := [name for name in REQUIRED_COLUMNS if name not in names]:
+        raise ManifestError(
+            f"the manifest lacks the column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, names))}"
+        )
+    return [
+        _unknown_column(name) for name in names if name not in COLUMNS and not name.startswith(META_PREFIX)
+    ]
+
+
+def _unknown_column(name: str) -> str:
+    close = difflib.get_close_matches(name, COLUMNS, n=1)
+    hint = (
+        f"did you mean {close[0]!r}?" if close else f"rename it to '{META_PREFIX}{name}' to carry it through"
+    )
+    return f"column {name!r} is not a manifest column and is ignored; {hint}"
+
+
+def parse_row(raw: Mapping[str, Any]) -> ManifestRow:
+    """A validated row from one raw Parquet row (null means absent; unknown columns are ignored).
+
+    Raises:
+        InvalidRowError: with one sentence per broken field.
+    """
+    values = {name: raw[name] for name in COLUMNS if raw.get(name) is not None}
+    meta = {name: raw[name] for name in raw if name.startswith(META_PREFIX) and raw[name] is not None}
+    try:
+        return ManifestRow(**values, meta=_meta_json(meta))
+    except ValidationError as error:
+        raise InvalidRowError([_sentence(problem) for problem in error.errors(include_url=False)]) from None
+
+
+def _meta_json(meta: Mapping[str, Any]) -> str | None:
+    if not meta:
+        return None
+    try:
+        text = canonical_json(meta).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRowError([f"meta_*: cannot be written as JSON: {error}"]) from None
+    if len(text) > MAX_META_BYTES:
+        raise InvalidRowError(
+            [f"meta_*: {len(text)} characters of JSON; at most {MAX_META_BYTES} are allowed"]
+        )
+    return text
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    field = ".".join(str(part) for part in problem["loc"]) or "row"
+    if problem["type"] == "missing":
+        return f"{field}: is missing"
+    return f"{field} = {shorten(problem['input'])}: {problem['msg']}"
+
+
+def shorten(value: Any) -> str:
+    """A value as text for an error message, cut to a readable length."""
+    text = repr(value)
+    return text if len(text) <= _REPORTED_VALUE_CHARS else text[: _REPORTED_VALUE_CHARS - 1] + "…"
+
+
+def broken_row_id(raw: Mapping[str, Any]) -> str:
+    """An id for a row that does not validate: its own if that is usable, else a hash of all it holds."""
+    row_id = raw.get("row_id")
+    if (
+        isinstance(row_id, str)
+        and row_id.strip()
+        and len(row_id) <= MAX_ROW_ID_CHARS
+        and row_id.isprintable()
+    ):
+        return row_id
+    return "x-" + digest({name: repr(value) for name, value in raw.items()}, 24)

@@ -1,0 +1,107 @@
+"""One planned video: a validated row with everything resolved. Work units carry these to the render actors."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from schemas.identity import record_id
+from schemas.settings import RenderSettings
+
+Bucket = tuple[str, int, int, int, int]
+
+
+class AssetRef(BaseModel):
+    """A style image or depth video as it was seen when the run was planned."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uri: str  # as the manifest has it
+    location: str  # where it is read: a relative path is relative to the manifest's folder
+    version: str  # ETag or content hash; a different one at fetch time means the asset changed
+    size_bytes: int
+
+
+class PlannedRow(BaseModel):
+    """One video to be made, or found finished."""
+
+    model_config = ConfigDict(frozen=True)
+
+    row_id: str
+    sample_index: int
+    variant: str = ""
+    row_key: str
+    prompt: str
+    style_images: list[AssetRef]
+    seed: int
+    priority: int = 0
+    meta: str | None = None
+    previous_attempts: int = 0
+    settings: RenderSettings
+
+    @property
+    def record_id(self) -> str:
+        return record_id(self.row_id, self.sample_index, self.variant)
+
+    @property
+    def bucket(self) -> Bucket:
+        """Rows of one bucket can be denoised in one batch."""
+        s = self.settings
+        return (s.mode, s.num_frames, s.height, s.width, s.num_inference_steps)
+
+
+_ASSET_TYPE = pa.struct(
+    [
+        pa.field("uri", pa.string()),
+        pa.field("location", pa.string()),
+        pa.field("version", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+    ]
+)
+_SETTINGS_TYPE = pa.struct(
+    [
+        pa.field("mode", pa.string()),
+        pa.field("num_frames", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("fps", pa.int32()),
+        pa.field("num_inference_steps", pa.int32()),
+        pa.field("text_guidance_scale", pa.float64()),
+        pa.field("style_guidance_scale", pa.float64()),
+        pa.field("style_scale", pa.float64()),
+        pa.field("negative_prompt", pa.string()),
+        pa.field("eta", pa.float64()),
+        pa.field("guidance", pa.string()),
+        pa.field("crf", pa.int32()),
+    ]
+)
+_ROW_TYPE = pa.struct(
+    [
+        pa.field("row_id", pa.string()),
+        pa.field("sample_index", pa.int32()),
+        pa.field("variant", pa.string()),
+        pa.field("row_key", pa.string()),
+        pa.field("prompt", pa.string()),
+        pa.field("style_images", pa.list_(_ASSET_TYPE)),
+        pa.field("seed", pa.int64()),
+        pa.field("priority", pa.int32()),
+        pa.field("meta", pa.string()),
+        pa.field("previous_attempts", pa.int32()),
+        pa.field("settings", _SETTINGS_TYPE),
+    ]
+)
+
+# One Parquet row per work unit: Ray Data hands whole units to an actor.
+UNIT_SCHEMA = pa.schema([pa.field("unit_id", pa.int64()), pa.field("rows", pa.list_(_ROW_TYPE))])
+
+
+def units_table(units: Iterable[tuple[int, list[PlannedRow]]]) -> pa.Table:
+    """Work units as one table of `UNIT_SCHEMA`."""
+    rows = [{"unit_id": unit_id, "rows": [row.model_dump() for row in rows]} for unit_id, rows in units]
+    return pa.Table.from_pylist(rows, schema=UNIT_SCHEMA)
+
+
+def unit_rows(rows: list[dict[str, Any]]) -> list[PlannedRow]:
+    """The planned rows of one unit as read back from Parquet."""
+    return [PlannedRow(**row) for row in rows]

@@ -1,0 +1,52 @@
+"""What shapes one video besides its prompt and references: the settings, resolved to concrete values."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Mode = Literal["video", "image"]
+GuidanceForm = Literal["published", "paper"]
+
+# Bounds that no sensible render exceeds; they keep a typo from asking for a terabyte of latents.
+FrameCount = Annotated[int, Field(ge=1, le=512)]
+PixelSize = Annotated[int, Field(ge=16, le=4096)]
+FramesPerSecond = Annotated[int, Field(ge=1, le=120)]
+StepCount = Annotated[int, Field(ge=1, le=1000)]
+GuidanceScale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+StyleScale = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+
+
+class RenderSettings(BaseModel):
+    """Settings of one video. The defaults are the published ones and frozen: row keys leave them out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Mode = "video"
+    num_frames: FrameCount = 16
+    height: PixelSize = 320
+    width: PixelSize = 512
+    fps: FramesPerSecond = 10
+    num_inference_steps: StepCount = 50
+    text_guidance_scale: GuidanceScale = 15.0
+    style_guidance_scale: GuidanceScale = 7.5
+    style_scale: StyleScale = 1.0
+    negative_prompt: str = ""
+    eta: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    guidance: GuidanceForm = "published"
+    crf: Annotated[int, Field(ge=0, le=51)] = 10
+
+    def changed_from_v1(self) -> dict[str, Any]:
+        """The settings that differ from the frozen v1 defaults."""
+        return {name: value for name, value in self if value != type(self).model_fields[name].default}
+
+
+SETTING_NAMES = tuple(RenderSettings.model_fields)
+
+
+def resolve_settings(*layers: Mapping[str, Any]) -> RenderSettings:
+    """Settings from the first layer that gives each a value (row, then run config, then model directory)."""
+    values: dict[str, Any] = {}
+    for layer in reversed(layers):
+        values.update({name: layer[name] for name in SETTING_NAMES if layer.get(name) is not None})
+    return RenderSettings(**values)
