@@ -1,0 +1,160 @@
+"""The components of a model directory, empty, each with the published tensors that will fill it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+from stylecrafter import architecture, key_maps
+from stylecrafter.checkpoint_files import Located, PublishedFiles
+from stylecrafter.key_maps import KeyMap
+from stylecrafter.published_params import PublishedParams
+from stylecrafter.style_adapter import StyleAdapter
+from stylecrafter.unet import StyleCrafterUNet
+
+UNET, VAE, TEXT, VISION = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model.", "visual."
+# What the files hold and inference does not use: losses, the mask OpenCLIP keeps, CLIP's temperature,
+# and the style processors, which the official model shows a second time inside the UNet.
+_UNUSED = ("loss.", "attn_mask", "logit_scale", ".attn2.processor.")
+MAX_SHARD = "2GB"
+
+
+@dataclass
+class Part:
+    """One component on its way: an empty model, the map of its keys, and the tensors on offer."""
+
+    name: str
+    model: Any
+    key_map: KeyMap
+    tensors: Mapping[str, Located]
+    prefix: str
+    files: tuple[Path, ...]
+
+    def problems(self) -> list[str]:
+        """Missing and misshapen keys, and keys that this architecture has no place for."""
+        found = []
+        for ours, parameter in self.model.state_dict().items():
+            source = self.key_map[ours]
+            expected = source.published_shape(parameter.shape)
+            located = self.tensors.get(source.key)
+            if located is None:
+                files = " and ".join(str(file) for file in self.files)
+                found.append(
+                    f"{self.name}: key {self.prefix}{source.key} is missing in {files}; expected shape {expected}"
+                )
+            elif not source.fits(located.tensor, parameter.shape):
+                shape = tuple(located.tensor.shape)
+                found.append(
+                    f"{self.name}: key {located.name} in {located.file} has shape {shape}; expected {expected}"
+                )
+        for located in self.unused():
+            if not any(part in located.name for part in _UNUSED):
+                shape = tuple(located.tensor.shape)
+                found.append(f"{self.name}: unexpected key {located.name} of shape {shape} in {located.file}")
+        return found
+
+    def unused(self) -> list[Located]:
+        """Published tensors of this component that no tensor of ours takes."""
+        used = {source.key for source in self.key_map.values()}
+        return [located for key, located in self.tensors.items() if key not in used]
+
+    def save(self, directory: Path, dtype: torch.dtype) -> None:
+        """Fill the model, write it below `directory`, and let go of its memory."""
+        state = {
+            ours: self.key_map[ours]
+            .take(self.tensors[self.key_map[ours].key].tensor, parameter.shape)
+            .to(dtype)
+            for ours, parameter in self.model.state_dict().items()
+        }
+        self.model.load_state_dict(state, assign=True)
+        self.model.save_pretrained(directory / self.name, max_shard_size=MAX_SHARD)
+        self.model.to("meta")
+
+
+def plan_parts(files: PublishedFiles, params: PublishedParams) -> list[Part]:
+    """All components with weights, in the published order of precedence.
+
+    The text tower of model.ckpt overrides the one of the OpenCLIP file, the temporal file overrides the
+    temporal layers of model.ckpt, and only the OpenCLIP file has the vision tower.
+    """
+    unet_config = architecture.unet_config(params)
+    with torch.device("meta"):
+        unet = StyleCrafterUNet(**unet_config)
+        vae = AutoencoderKL(**architecture.vae_config(params))
+        adapter = StyleAdapter(**architecture.adapter_config(params, unet.style_layer_channels))
+        text = CLIPTextModelWithProjection(CLIPTextConfig(**architecture.text_config(params)))
+        vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**architecture.vision_config(params)))
+    unet_tensors = files.under("checkpoint", UNET) | files.under("temporal")
+    text_tensors = files.under("open_clip", without=VISION) | files.under("checkpoint", TEXT)
+
+    def part(
+        name: str, model: Any, key_map: KeyMap, tensors: dict[str, Located], prefix: str, *roles: str
+    ) -> Part:
+        paths = tuple(files.paths[role] for role in roles if role in files.paths)
+        return Part(name, model, key_map, tensors, prefix, paths)
+
+    unet_map = key_maps.unet_map(unet.state_dict(), unet_config)
+    vae_map = key_maps.vae_map(vae.state_dict(), len(params.vae["ch_mult"]))
+    adapter_map = key_maps.adapter_map(adapter.state_dict(), unet_config)
+    text_map, vision_map = (key_maps.clip_map(tower.state_dict()) for tower in (text, vision))
+    return [
+        part("unet", unet, unet_map, unet_tensors, UNET, "checkpoint", "temporal"),
+        part("vae", vae, vae_map, files.under("checkpoint", VAE), VAE, "checkpoint"),
+        part("style_adapter", adapter, adapter_map, files.under("adapter"), "", "adapter"),
+        part("text_encoder", text, text_map, text_tensors, "", "checkpoint", "open_clip"),
+        part("image_encoder", vision, vision_map, files.under("open_clip", VISION), VISION, "open_clip"),
+    ]
+
+
+def plan_problems(files: PublishedFiles, parts: list[Part]) -> list[str]:
+    """Everything that keeps the files from becoming these parts; empty if nothing does."""
+    problems = _width_problems(parts) + [problem for part in parts for problem in part.problems()]
+    if "temporal" not in files.paths:
+        return problems
+    # A key that is neither in the temporal file nor temporal would pass unnoticed with model.ckpt's.
+    (unet,) = (part for part in parts if part.name == "unet")
+    expected = {source.key for ours, source in unet.key_map.items() if key_maps.is_temporal(ours)}
+    found, path = set(files.tensors["temporal"]), files.paths["temporal"]
+    problems += [f"temporal: key {key} is missing in {path}" for key in sorted(expected - found)]
+    return problems + [
+        f"temporal: key {key} in {path} is no temporal layer of this UNet" for key in sorted(found - expected)
+    ]
+
+
+def _width_problems(parts: list[Part]) -> list[str]:
+    """Files of different models: each fits its own architecture, but not the others."""
+    config = {part.name: part.model.config for part in parts}
+    widths = (
+        ("text tokens", config["unet"].cross_attention_dim, config["text_encoder"].hidden_size),
+        ("style tokens", config["unet"].cross_attention_dim, config["style_adapter"].context_dim),
+        ("image tokens", config["style_adapter"].image_dim, config["image_encoder"].hidden_size),
+        ("latent channels", config["unet"].in_channels, config["vae"].latent_channels),
+    )
+    return [
+        f"{name}: width {found}, but the model that takes them expects {expected}"
+        for name, expected, found in widths
+        if expected != found
+    ]
+
+
+def skipped_keys(files: PublishedFiles, parts: list[Part]) -> dict[str, list[str]]:
+    """Keys of each file that inference does not use."""
+    left = [located for part in parts for located in part.unused()]
+    left += [
+        located for key, located in files.under("checkpoint").items() if not key.startswith((UNET, VAE, TEXT))
+    ]
+    skipped: dict[str, list[str]] = {}
+    for located in left:
+        skipped.setdefault(str(located.file), []).append(located.name)
+    return skipped

@@ -1,0 +1,136 @@
+"""Classifier-free guidance by text and style.
+
+Shapes: B rows, C latent channels, T frames, H, W latent pixels, S text tokens, E channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from stylecrafter.attention import StyleCondition
+from stylecrafter.unet import StyleCrafterUNet
+
+DUAL_FORMS = ("published", "paper")
+
+
+def single_guidance(cond: torch.Tensor, uncond: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """uncond + scale (cond - uncond): one scale for everything that conditions (Ho and Salimans 2022)."""
+    return uncond + scale * (cond - uncond)
+
+
+def published_guidance(
+    full: torch.Tensor,
+    text: torch.Tensor,
+    uncond: torch.Tensor,
+    text_scale: torch.Tensor,
+    style_scale: torch.Tensor,
+) -> torch.Tensor:
+    """full + style_scale (full - text) + text_scale (text - uncond), as the released code has it.
+
+    A row with text scale 1 is not guided at all, as there.
+    """
+    guided = full + style_scale * (full - text) + text_scale * (text - uncond)
+    return torch.where(text_scale == 1, full, guided)
+
+
+def paper_guidance(
+    full: torch.Tensor,
+    text: torch.Tensor,
+    uncond: torch.Tensor,
+    text_scale: torch.Tensor,
+    style_scale: torch.Tensor,
+) -> torch.Tensor:
+    """uncond + text_scale (text - uncond) + style_scale (full - text) (paper, supplement).
+
+    The published form with scales (t, s) equals this one with (t + 1, s + 1).
+    """
+    return uncond + text_scale * (text - uncond) + style_scale * (full - text)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How the predictions of the branches become one.
+
+    Attributes:
+        text_scale_B: one per row.
+        style_scale_B: one per row; None means one scale for text and style together.
+        form: of the dual guidance, "published" or "paper".
+    """
+
+    text_scale_B: torch.Tensor
+    style_scale_B: torch.Tensor | None
+    form: str = "published"
+
+    def __post_init__(self) -> None:
+        if self.form not in DUAL_FORMS:
+            raise ValueError(f"guidance is {self.form!r}; allowed are {', '.join(map(repr, DUAL_FORMS))}")
+
+    @property
+    def needs_uncond(self) -> bool:
+        """Whether any row needs the unconditional branch."""
+        paper_dual = self.style_scale_B is not None and self.form == "paper"
+        return paper_dual or bool((self.text_scale_B != 1).any())
+
+    def combine(self, full: torch.Tensor, uncond: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        """Guided prediction [B, C, T, H, W]; `text` is None when there is no text-only branch."""
+        shape = (-1, 1, 1, 1, 1)
+        text_scale = self.text_scale_B.to(full.device).view(shape)
+        if self.style_scale_B is None or text is None:
+            return single_guidance(full, uncond, text_scale)
+        style_scale = self.style_scale_B.to(full.device).view(shape)
+        dual = published_guidance if self.form == "published" else paper_guidance
+        return dual(full, text, uncond, text_scale, style_scale)
+
+
+@dataclass(frozen=True)
+class GuidedModel:
+    """The UNet behind the one call a sampler makes: (latents, timestep) -> guided prediction.
+
+    Attributes:
+        text_BSE, uncond_BSE: embeddings of the prompts and of the negative (or empty) prompts.
+        style: style condition of the batch, None for text only.
+        image_mode: skip the temporal layers.
+        batch_branches: run the branches as one batch of up to 3 B rows instead of one after another.
+    """
+
+    unet: StyleCrafterUNet
+    guidance: Guidance
+    text_BSE: torch.Tensor
+    uncond_BSE: torch.Tensor
+    style: StyleCondition | None
+    image_mode: bool
+    batch_branches: bool
+
+    def __call__(self, latents_BCTHW: torch.Tensor, timestep: int) -> torch.Tensor:
+        """Float32 prediction [B, C, T, H, W]."""
+        contexts = [self.text_BSE]
+        if self.guidance.needs_uncond:
+            contexts.append(self.uncond_BSE)
+            if self.style is not None and self.guidance.style_scale_B is not None:
+                contexts.append(self.text_BSE)
+        predictions = self._predict(latents_BCTHW, timestep, contexts)
+        if len(contexts) == 1:
+            return predictions[0]
+        full, uncond, *text = predictions
+        return self.guidance.combine(full, uncond, text[0] if text else None)
+
+    def _predict(
+        self, latents: torch.Tensor, timestep: int, contexts: Sequence[torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        """One prediction per context; only the first has style."""
+        latents = latents.to(self.unet.dtype)
+        if not self.batch_branches:
+            styles = (self.style, *(None,) * (len(contexts) - 1))
+            return [self._run(latents, timestep, c, s) for c, s in zip(contexts, styles, strict=True)]
+        plain_rows = (len(contexts) - 1) * len(latents)
+        style = self.style and self.style.with_plain_rows(plain_rows)
+        stacked = latents.repeat(len(contexts), 1, 1, 1, 1)
+        return self._run(stacked, timestep, torch.cat(list(contexts)), style).chunk(len(contexts))
+
+    def _run(
+        self, latents: torch.Tensor, timestep: int, text: torch.Tensor, style: StyleCondition | None
+    ) -> torch.Tensor:
+        return self.unet(latents, timestep, text, style, image_mode=self.image_mode).sample.float()
