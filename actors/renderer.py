@@ -1,0 +1,134 @@
+"""Holds the model: a batch of planned rows and their references in, frames out."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from actors.assets import StyleImage
+from actors.lru import LruCache
+from schemas.planned import PlannedRow
+from schemas.record import ErrorClass, RowError
+from stylecrafter import StyleCrafterPipeline
+
+# Shape suffixes: B rows, L text tokens, K style tokens, N fusion layers, C channels, T frames, H height, W width.
+
+_CACHED_PROMPTS = 4_096
+_CACHED_STYLES = 1_024
+
+
+@dataclass
+class RenderedVideo:
+    """One row's frames, uint8 THWC RGB, and what the model said on the way."""
+
+    frames_THWC: np.ndarray
+    fusion_scales: list[float] | None = None  # 1 + tanh(.) per style cross-attention; None if read back
+    timings: dict[str, float] = field(default_factory=dict)  # this row's share of its batch, seconds
+
+
+class Renderer:
+    """One model on one device. Not thread-safe: the actor holds a lock around the device."""
+
+    def __init__(self, model_dir: Path, *, dtype: str, device: str):
+        self.device = torch.device(device)
+        pipeline = StyleCrafterPipeline.from_pretrained(model_dir, dtype=getattr(torch, dtype))
+        self.pipeline = pipeline.to(self.device)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self._texts: LruCache[torch.Tensor] = LruCache(_CACHED_PROMPTS)
+        self._styles: LruCache[torch.Tensor] = LruCache(_CACHED_STYLES)
+
+    @property
+    def device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    @torch.inference_mode()
+    def render(
+        self, rows: Sequence[PlannedRow], references: Sequence[Sequence[StyleImage]]
+    ) -> list[RenderedVideo | RowError]:
+        """Renders rows of one bucket together; `references` holds each row's pictures in order.
+
+        A row's noise comes from its own seed, so that its frames do not depend on its batch.
+        A row whose latents are not finite becomes a RowError.
+
+        Raises:
+            torch.OutOfMemoryError: the batch does not fit.
+        """
+        assert len({row.bucket for row in rows}) == 1, "a batch mixes buckets"
+        clock = _Clock(self.device)
+        text_BLC, uncond_BLC, style_BKC, scales_BN1 = self._condition(rows, references)
+        clock.lap("condition_s")
+        latents_BCTHW = self._denoise(rows, text_BLC, uncond_BLC, style_BKC, scales_BN1)
+        clock.lap("denoise_s")
+        frames_BTHWC = self.pipeline.decode_latents(latents_BCTHW)
+        clock.lap("decode_s")
+        share = {name: seconds / len(rows) for name, seconds in clock.laps.items()}
+        finite = torch.isfinite(latents_BCTHW).flatten(1).all(dim=1).tolist()
+        return [
+            RenderedVideo(frames_BTHWC[i], (1 + scales_BN1[i, :, 0]).float().tolist(), dict(share))
+            if finite[i]
+            else RowError(ErrorClass.NON_FINITE, "the model produced NaN or infinite latents for this row")
+            for i in range(len(rows))
+        ]
+
+    def _condition(
+        self, rows: Sequence[PlannedRow], references: Sequence[Sequence[StyleImage]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        text_BLC = torch.cat([self._text(row.prompt) for row in rows])
+        uncond_BLC = torch.cat([self._text(row.settings.negative_prompt) for row in rows])
+        style_BKC = torch.cat([self._style(images) for images in references])
+        return text_BLC, uncond_BLC, style_BKC, self.pipeline.predict_fusion_scales(style_BKC, text_BLC)
+
+    def _text(self, prompt: str) -> torch.Tensor:
+        return self._texts.get(prompt, lambda: self.pipeline.encode_prompt([prompt]))
+
+    def _style(self, images: Sequence[StyleImage]) -> torch.Tensor:
+        pictures = [Image.fromarray(image.pixels) for image in images]
+        key = tuple(image.sha256 for image in images)
+        return self._styles.get(key, lambda: self.pipeline.encode_style(pictures))
+
+    def _denoise(
+        self,
+        rows: Sequence[PlannedRow],
+        text_BLC: torch.Tensor,
+        uncond_BLC: torch.Tensor,
+        style_BKC: torch.Tensor,
+        scales_BN1: torch.Tensor,
+    ) -> torch.Tensor:
+        settings = [row.settings for row in rows]
+        first = settings[0]
+        return self.pipeline.denoise(
+            text_BLC,
+            uncond_BLC,
+            style_BKC,
+            scales_BN1,
+            generators=[torch.Generator().manual_seed(row.seed) for row in rows],
+            num_frames=first.num_frames,
+            height=first.height,
+            width=first.width,
+            num_inference_steps=first.num_inference_steps,
+            text_guidance_scale=[s.text_guidance_scale for s in settings],
+            style_guidance_scale=[s.style_guidance_scale for s in settings],
+            style_scale=[s.style_scale for s in settings],
+            eta=first.eta,
+            guidance=first.guidance,
+        )
+
+
+class _Clock:
+    """Wall seconds between laps, with the device's queue drained first."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now
