@@ -174,7 +174,10 @@ def _sentence(problem: Mapping[str, Any]) -> str:
     field = ".".join(str(part) for part in problem["loc"]) or "row"
     if problem["type"] == "missing":
         return f"{field}: is missing"
-    return f"{field} = {shorten(problem['input'])}: {problem['msg']}"
+    message = problem["msg"]
+    if problem["type"] == "too_long" and isinstance(problem["input"], str):
+        message = f"must have at most {problem['ctx']['max_length']} characters"
+    return f"{field} = {shorten(problem['input'])}: {message}"
 
 
 def shorten(value: Any) -> str:

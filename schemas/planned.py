@@ -37,7 +37,6 @@ class PlannedRow(BaseModel):
     seed: int
     priority: int = 0
     meta: str | None = None
-    previous_attempts: int = 0
     settings: RenderSettings
 
     @property
@@ -87,7 +86,6 @@ _ROW_TYPE = pa.struct(
         pa.field("seed", pa.int64()),
         pa.field("priority", pa.int32()),
         pa.field("meta", pa.string()),
-        pa.field("previous_attempts", pa.int32()),
         pa.field("settings", _SETTINGS_TYPE),
     ]
 )

@@ -1,7 +1,7 @@
 """The config of each job: typed, frozen, validated at construction; the same from YAML, CLI and Python."""
 
 from enum import IntEnum
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -18,7 +18,8 @@ from schemas.settings import (
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-INPUT_SCHEMES = ("file", "s3", "http", "https")
+InputScheme = Literal["file", "s3", "http", "https"]
+INPUT_SCHEMES: tuple[InputScheme, ...] = ("file", "s3", "http", "https")
 OUTPUT_SCHEMES = ("file", "s3")
 
 
@@ -33,12 +34,20 @@ class ExitCode(IntEnum):
     INTERNAL = 70
 
 
+class UsageError(ValueError):
+    """What was asked cannot be done as asked (a wrong value, a refused plan): exit code 2."""
+
+
+class InfrastructureError(RuntimeError):
+    """What the run stands on failed (storage, network, permissions, hardware): exit code 3."""
+
+
 class FetchLimits(BaseModel):
     """Bounds on what a manifest's URIs may cost or reach."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input_schemes: tuple[Literal["file", "s3", "http", "https"], ...] = Field(
+    input_schemes: tuple[InputScheme, ...] = Field(
         INPUT_SCHEMES, description="URI schemes that manifest rows may use"
     )
     input_roots: tuple[str, ...] = Field(
@@ -53,10 +62,31 @@ class FetchLimits(BaseModel):
     decode_memory_bytes: int = Field(2 * 2**30, ge=2**28, description="memory of the decoding subprocess")
 
 
+def _check_output_scheme(output: str) -> None:
+    scheme = output.split("://", 1)[0] if "://" in output else "file"
+    if scheme not in OUTPUT_SCHEMES:
+        raise ValueError(f"output = {output!r}: scheme {scheme!r} is not one of {', '.join(OUTPUT_SCHEMES)}")
+
+
 class RenderRun(BaseModel):
     """Everything `jobs.render` and `jobs.plan` need to know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # The first field of each group of options in --help, and the group's title.
+    help_sections: ClassVar[dict[str, str]] = {
+        "run_id": "the run",
+        "mode": "what a video looks like (a manifest row's own value wins)",
+        "actors": "how it is computed",
+        "max_failed_fraction": "what is accepted and what it costs",
+    }
+    # What stands for the value in --help where its type says too little.
+    help_metavars: ClassVar[dict[str, str]] = {
+        "manifest": "URI",
+        "model": "URI",
+        "output": "URI",
+        "run_id": "NAME",
+        "price_per_gpu_hour": "DOLLARS",
+    }
 
     manifest: str = Field(description="Parquet manifest: a file, a folder or a glob, local or s3://")
     model: str = Field(description="model directory: a local path or s3:// URI")
@@ -124,13 +154,60 @@ class RenderRun(BaseModel):
 
     @model_validator(mode="after")
     def _output_scheme(self) -> "RenderRun":
-        scheme = self.output.split("://", 1)[0] if "://" in self.output else "file"
-        if scheme not in OUTPUT_SCHEMES:
-            raise ValueError(
-                f"output = {self.output!r}: scheme {scheme!r} is not one of {', '.join(OUTPUT_SCHEMES)}"
-            )
+        _check_output_scheme(self.output)
         return self
 
     def setting_overrides(self) -> dict[str, object]:
         """The settings that this run gives to every row that does not bring its own."""
         return self.model_dump(exclude_none=True)
+
+
+class ManifestRun(BaseModel):
+    """Everything `jobs.manifest` needs to know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    help_sections: ClassVar[dict[str, str]] = {
+        "source": "either a list of rows",
+        "prompts": "or every prompt with every style",
+        "style_prefix": "for both",
+    }
+    help_metavars: ClassVar[dict[str, str]] = {
+        "output": "M.parquet",
+        "source": "FILE",
+        "prompts": "FILE.txt",
+        "styles": "DIR_OR_URI",
+        "style_prefix": "URI",
+    }
+
+    output: str = Field(description="the manifest to write (an older one is replaced): local or s3://")
+    source: str | None = Field(
+        None,
+        alias="from",
+        description="a .csv, .jsonl or .json file with the manifest's columns, or the published evaluation JSON "
+        "(prompt, style_path); in CSV several references stand in one cell, separated by ';'",
+    )
+    prompts: str | None = Field(None, description="one prompt a line")
+    styles: str | None = Field(
+        None, description="folder of style pictures; a subfolder is one style of several references"
+    )
+    style_prefix: str | None = Field(
+        None,
+        description="what relative style paths are relative to in the manifest, such as s3://bucket/styles "
+        "(default: the folder that they were found in)",
+    )
+    limit: int | None = Field(None, ge=1, description="write only the first N rows")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ManifestRun":
+        if self.source is not None and (self.prompts is not None or self.styles is not None):
+            raise ValueError("--from and --prompts with --styles exclude each other")
+        if self.source is None and (self.prompts is None or self.styles is None):
+            raise ValueError("give either --from, or both --prompts and --styles")
+        return self
+
+    @model_validator(mode="after")
+    def _parquet_output(self) -> "ManifestRun":
+        if not self.output.endswith(".parquet"):
+            raise ValueError(f"--output {self.output!r}: must end in .parquet")
+        _check_output_scheme(self.output)
+        return self

@@ -1,0 +1,26 @@
+"""Renders a manifest: MP4s, CLIP scores and one record per row. The same command continues what was stopped.
+
+python -m jobs.render --manifest manifest.parquet --model MODEL_DIR --output s3://bucket/run
+"""
+
+from rich.console import Console
+
+from jobs._cli import load_config, run_job
+from schemas.run import RenderRun
+
+
+def main() -> int:
+    run = load_config(RenderRun, None, prog="python -m jobs.render", description=__doc__)
+    from pipeline.present import print_plan, print_summary  # after the flags: --help need not wait for torch
+    from pipeline.render import prepare, render
+
+    console = Console()
+    prepared = prepare(run)
+    print_plan(prepared.describe(), console)
+    summary = render(prepared)
+    print_summary(summary, run.output, console)
+    return summary.exit_code(run.max_failed_fraction)
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,38 @@
+"""Failures that end a run, told from what Ray wraps around them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray.exceptions import RayError
+
+from schemas.run import InfrastructureError
+
+
+@contextmanager
+def as_run_failure() -> Iterator[None]:
+    """Raises what Ray Data reports as the InfrastructureError behind it, or one that says what Ray said."""
+    try:
+        yield
+    except RayError as error:
+        for cause in _chain(error):
+            if isinstance(cause, InfrastructureError):
+                raise InfrastructureError(str(cause)) from error
+        raise InfrastructureError(f"the render actors failed: {_last_line(error)}") from error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        links = (getattr(current, "cause", None), current.__cause__, current.__context__)
+        waiting += [link for link in links if isinstance(link, BaseException)]
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

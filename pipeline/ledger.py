@@ -1,0 +1,32 @@
+"""What an output already holds, as the plan needs to know it."""
+
+from dataclasses import dataclass, field
+
+from actors.commits import CommitStore
+from schemas.record import Status
+
+
+@dataclass
+class CommitIndex:
+    """The commits of an output by record and by video."""
+
+    key_of_record: dict[str, str | None] = field(default_factory=dict)
+    status_of_record: dict[str, str] = field(default_factory=dict)
+    record_of_video: dict[str, str] = field(
+        default_factory=dict
+    )  # row_key -> a record whose video is finished
+
+    def is_done(self, record_id: str, row_key: str | None) -> bool:
+        """Whether this very video (or this very failure to plan one) is committed for the record."""
+        return record_id in self.key_of_record and self.key_of_record[record_id] == row_key
+
+
+def read_commit_index(commits: CommitStore) -> CommitIndex:
+    """The index of everything committed so far."""
+    index = CommitIndex()
+    for record in commits.all():
+        index.key_of_record[record["record_id"]] = record["row_key"]
+        index.status_of_record[record["record_id"]] = record["status"]
+        if record["status"] == Status.OK:
+            index.record_of_video[record["row_key"]] = record["record_id"]
+    return index

@@ -1,0 +1,71 @@
+"""What a run must know of its model before any worker loads it: read from the directory's small JSON files."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from actors.storage import ObjectNotFound, Storage, join
+from schemas.run import UsageError
+
+ENGINES = ("stylecrafter",)
+_MAX_JSON_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model directory as the plan sees it."""
+
+    uri: str
+    fingerprint: str
+    engine: str
+    trained: bool
+    defaults: dict[str, Any]  # its own values for the render settings
+    pixel_multiple: int  # heights and widths are multiples of this
+    unet_channels: int
+    has_depth_adapter: bool
+
+
+def read_model_info(storage: Storage, uri: str) -> ModelInfo:
+    """The facts of the model directory at `uri`.
+
+    Raises:
+        UsageError: it is not a StyleCrafter model directory, or its engine is not known.
+    """
+    generation = _read_json(storage, uri, "generation_config.json")
+    unet = _read_json(storage, uri, "unet", "config.json")
+    vae = _read_json(storage, uri, "vae", "config.json")
+    index = _read_json(storage, uri, "model_index.json")
+    engine = generation.get("engine")
+    if engine not in ENGINES:
+        raise UsageError(f"model = {uri!r}: engine {engine!r} is not one of {', '.join(ENGINES)}")
+    halvings = len(unet["block_out_channels"]) - 1 + len(vae["block_out_channels"]) - 1
+    return ModelInfo(
+        uri=uri,
+        fingerprint=_read(storage, uri, "fingerprint").decode().strip(),
+        engine=engine,
+        trained=bool(generation.get("trained", True)),
+        defaults=generation,
+        pixel_multiple=2**halvings,
+        unet_channels=unet["block_out_channels"][0],
+        has_depth_adapter=bool((index.get("depth_adapter") or [None])[0]),
+    )
+
+
+def _read_json(storage: Storage, uri: str, *parts: str) -> dict[str, Any]:
+    body = _read(storage, uri, *parts)
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise UsageError(f"model = {uri!r}: {'/'.join(parts)} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"model = {uri!r}: {'/'.join(parts)} holds no JSON object")
+    return value
+
+
+def _read(storage: Storage, uri: str, *parts: str) -> bytes:
+    try:
+        return storage.read_bytes(join(uri, *parts), max_bytes=_MAX_JSON_BYTES)
+    except ObjectNotFound:
+        raise UsageError(
+            f"model = {uri!r}: no {'/'.join(parts)} there; expected a model directory as jobs.convert writes it"
+        ) from None

@@ -1,0 +1,84 @@
+"""Plans and summaries as text for a terminal."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.summary import RunSummary
+
+UNTRAINED_NOTE = (
+    "The model is UNTRAINED (random weights): videos show that the pipeline works, not what it can do."
+)
+_MAX_SHAPES = 10
+
+
+def print_plan(plan: dict[str, Any], console: Console) -> None:
+    """What a run will do."""
+    table = Table(title="Plan", show_header=False, title_justify="left")
+    table.add_row(
+        "manifest", f"{plan['manifest']}  ({plan['manifest_rows']} rows, {plan['records']} records)"
+    )
+    table.add_row("to render", f"{plan['to_render']} videos in {plan['work_units']} work units")
+    table.add_row("to copy", f"{plan['to_copy']} records that share a video with another")
+    table.add_row("already done", _counts(plan["already_done"]) or "0")
+    table.add_row("cannot be rendered", f"{plan['new_invalid']} invalid, {plan['new_failed']} failed")
+    for shape in plan["shapes"][:_MAX_SHAPES]:
+        table.add_row("shape", _shape(shape))
+    if (hidden := len(plan["shapes"]) - _MAX_SHAPES) > 0:
+        table.add_row("", f"and {hidden} more shapes")
+    table.add_row("actors", _actors(plan))
+    table.add_row("estimate", _estimate(plan))
+    console.print(table)
+    for warning in plan["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", highlight=False)
+
+
+def print_summary(summary: RunSummary, output: str, console: Console) -> None:
+    """What a run did, and where it is."""
+    table = Table(title=f"Run {summary.run_id}", show_header=False, title_justify="left")
+    table.add_row("records", f"{summary.records}: {_counts(summary.statuses)}")
+    if summary.missing:
+        table.add_row("not finished", f"{summary.missing}; run the same command again")
+    for error_class, count in sorted(summary.error_classes.items()):
+        table.add_row("  " + error_class, str(count))
+    table.add_row("rendered now", f"{summary.rendered}, reused {summary.reused}")
+    table.add_row("time", f"{summary.wall_s:.1f} s, of which {summary.render_s:.1f} s on the device")
+    if summary.mean_scores:
+        table.add_row(
+            "mean scores", ", ".join(f"{name} {value:.4f}" for name, value in summary.mean_scores.items())
+        )
+    table.add_row("videos", f"{output}/videos")
+    table.add_row("records", f"{output}/records")
+    table.add_row("summary", f"{output}/run/summary.json")
+    console.print(table)
+    if not summary.model_trained:
+        console.print(UNTRAINED_NOTE, style="yellow", highlight=False)
+
+
+def _counts(statuses: dict[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+
+
+def _shape(shape: dict[str, Any]) -> str:
+    return (
+        f"{shape['videos']} x {shape['mode']} {shape['num_frames']} frames {shape['height']}x{shape['width']}, "
+        f"{shape['num_inference_steps']} steps, about {shape['estimated_s_per_video']:g} s each"
+    )
+
+
+def _actors(plan: dict[str, Any]) -> str:
+    device = f"{plan['gpus_per_actor']:g} GPUs" if plan["gpus_per_actor"] else "no GPU"
+    return (
+        f"{plan['actors']} with {plan['cpus_per_actor']:g} CPUs and {device} each, {plan['dtype']}, "
+        f"batches of {plan['batch_size']}"
+    )
+
+
+def _estimate(plan: dict[str, Any]) -> str:
+    text = f"about {plan['estimated_wall_s']:g} s"
+    if plan["gpus_per_actor"]:
+        text += f", {plan['estimated_gpu_hours']:g} GPU-hours"
+    if plan["estimated_cost_usd"] is not None:
+        text += f", ${plan['estimated_cost_usd']:.2f}"
+    return text + " (from FLOPs; the run shows a measured ETA)"

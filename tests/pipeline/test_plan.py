@@ -1,0 +1,128 @@
+"""The plan: what is rendered, copied, or left alone, and how it is cut into work units."""
+
+import pytest
+
+from pipeline.cluster import Compute, Resources, choose_compute
+from pipeline.ledger import CommitIndex
+from pipeline.plan import Plan, make_plan, work_units
+from schemas.planned import AssetRef, PlannedRow, unit_rows, units_table
+from schemas.run import RenderRun, UsageError
+from schemas.settings import RenderSettings
+
+RUN = RenderRun(manifest="m", model="model", output="o", batch_size=3)
+COMPUTE = Compute(actors=2, cpus_per_actor=0.75, gpus_per_actor=0, threads=1, dtype="float32")
+
+
+def planned(row_id: str, key: str | None = None, **values) -> PlannedRow:
+    return PlannedRow(
+        row_id=row_id,
+        sample_index=0,
+        row_key=key or f"key-{row_id}",
+        prompt="p",
+        style_images=[AssetRef(uri="a.png", location="/x/a.png", version="v", size_bytes=3)],
+        seed=1,
+        **{"settings": RenderSettings(), **values},
+    )
+
+
+class Reader:
+    warnings = ("careful",)
+
+    def __init__(self, rows):
+        self.num_rows = len(rows)
+        self._rows = rows
+
+    def rows(self):
+        return iter(self._rows)
+
+
+class Planner:
+    def plan(self, chunk):
+        return chunk
+
+
+def make(*rows, index=None) -> Plan:
+    return make_plan(Reader(rows), Planner(), index or CommitIndex(), COMPUTE, 320)
+
+
+def committed(*rows, status="ok") -> CommitIndex:
+    index = CommitIndex()
+    for row in rows:
+        index.key_of_record[row.record_id] = row.row_key
+        index.status_of_record[row.record_id] = status
+        if status == "ok":
+            index.record_of_video[row.row_key] = row.record_id
+    return index
+
+
+def test_every_row_is_in_exactly_one_place():
+    done, new, shares, twin = (
+        planned("done"),
+        planned("new"),
+        planned("shares", "key-done"),
+        planned("twin", "key-new"),
+    )
+    plan = make(done, new, shares, twin, index=committed(done))
+    assert plan.already_done == {"ok": 1}
+    assert plan.to_render == [new]
+    assert plan.to_copy_now == [(shares, done.record_id)]
+    assert plan.to_copy_after == [(twin, new.record_id)]
+    assert plan.records == 4
+
+
+def test_a_committed_failure_is_done_until_its_key_changes():
+    row = planned("a")
+    assert make(row, index=committed(row, status="failed")).already_done == {"failed": 1}
+    assert make(planned("a", "another-key"), index=committed(row)).to_render
+
+
+def test_units_hold_one_bucket_and_priority_and_urgent_rows_come_first():
+    small = RenderSettings(num_frames=4)
+    rows = [planned("a"), planned("b", settings=small), planned("c", priority=5), planned("d")]
+    units = work_units(make(*rows), RUN, COMPUTE)
+    assert [row.row_id for row in units[0]] == ["c"]
+    assert sorted(row.row_id for unit in units for row in unit) == ["a", "b", "c", "d"]
+    assert all(len({(row.bucket, row.priority) for row in unit}) == 1 for unit in units)
+
+
+def test_units_are_whole_batches():
+    rows = [
+        planned(str(i), settings=RenderSettings(num_inference_steps=1, height=64, width=64))
+        for i in range(400)
+    ]
+    units = work_units(make(*rows), RUN, COMPUTE)
+    assert {len(unit) % RUN.batch_size for unit in units[:-1]} == {0}
+    assert len(units) >= 2 * COMPUTE.actors
+
+
+def test_a_unit_survives_the_way_through_parquet():
+    rows = [planned("a", priority=2, meta='{"meta_x":1}'), planned("b")]
+    [unit] = units_table([(0, rows)]).to_pylist()
+    assert unit_rows(unit["rows"]) == rows
+
+
+@pytest.mark.parametrize(
+    ("run", "available", "said"),
+    [
+        ({"actors": 3, "cpus_per_actor": 1}, Resources(4, 0, 1), "use --actors 2 or fewer"),
+        ({"cpus_per_actor": 1}, Resources(2, 0, 1), "use a smaller --cpus-per-actor"),
+        ({}, Resources(1, 0, 1), "need 1.75 CPUs, but there are 1"),
+        ({"actors": 3}, Resources(16, 2, 1), "GPUs"),
+        ({}, Resources(8, 0, 3), "local path on a cluster of 3 nodes"),
+    ],
+)
+def test_a_run_that_does_not_fit_is_refused_with_what_to_change(run, available, said):
+    with pytest.raises(UsageError, match=said):
+        choose_compute(RenderRun(manifest="m", model="model", output="o", **run), available)
+
+
+def test_a_machine_without_gpu_keeps_headroom_for_reading():
+    compute = choose_compute(RenderRun(manifest="m", model="model", output="o", actors=2), Resources(2, 0, 1))
+    assert compute.actors * compute.cpus_per_actor < 2
+    assert (compute.device, compute.dtype, compute.threads) == ("cpu", "float32", 1)
+
+
+def test_a_gpu_cluster_gets_an_actor_per_gpu():
+    run = RenderRun(manifest="s3://b/m", model="s3://b/model", output="s3://b/o")
+    compute = choose_compute(run, Resources(64, 8, 2))
+    assert (compute.actors, compute.gpus_per_actor, compute.dtype) == (8, 1.0, "bfloat16")

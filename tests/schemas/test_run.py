@@ -1,0 +1,85 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.run import ExitCode, InfrastructureError, ManifestRun, RenderRun, UsageError
+
+GOOD: dict[str, Any] = {"manifest": "m.parquet", "model": "model/", "output": "s3://bucket/run/"}
+
+
+def test_exit_codes_are_the_documented_ones() -> None:
+    assert {code.name: int(code) for code in ExitCode} == {
+        "DONE": 0,
+        "DONE_WITH_FAILED_ROWS": 1,
+        "USAGE": 2,
+        "INFRASTRUCTURE": 3,
+        "STOPPED": 4,
+        "INTERNAL": 70,
+    }
+
+
+def test_a_config_is_frozen_and_trailing_slashes_do_not_matter() -> None:
+    run = RenderRun(**GOOD)
+    assert (run.model, run.output) == ("model", "s3://bucket/run")
+    with pytest.raises(ValidationError, match="frozen"):
+        run.output = "elsewhere"  # type: ignore[misc]
+
+
+def test_an_unknown_field_is_refused() -> None:
+    with pytest.raises(ValidationError, match="batchsize"):
+        RenderRun(**GOOD, batchsize=3)
+
+
+@pytest.mark.parametrize("output", ["https://host/out", "gs://bucket/out", "ftp://x"])
+def test_an_output_goes_to_disk_or_s3_only(output: str) -> None:
+    with pytest.raises(ValidationError, match="is not one of file, s3"):
+        RenderRun(**(GOOD | {"output": output}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("manifest", " "),
+        ("run_id", "a/b"),
+        ("seed", -1),
+        ("limit", 0),
+        ("batch_size", 0),
+        ("max_failed_fraction", 1.1),
+        ("max_failed_fraction", float("nan")),
+        ("gpus_per_actor", 2),
+        ("dtype", "int8"),
+        ("eta", -0.5),
+        ("crf", 52),
+        ("limits", {"fetch_timeout_s": 0}),
+        ("limits", {"input_schemes": ["ftp"]}),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=field):
+        RenderRun(**(GOOD | {field: value}))
+
+
+def test_setting_overrides_hold_only_what_was_set() -> None:
+    overrides = RenderRun(**GOOD, num_frames=8, style_scale=0.0).setting_overrides()
+    assert (overrides["num_frames"], overrides["style_scale"]) == (8, 0.0)
+    assert "height" not in overrides
+
+
+def test_user_errors_and_infrastructure_errors_are_told_apart() -> None:
+    assert issubclass(UsageError, ValueError)
+    assert not issubclass(InfrastructureError, ValueError)
+
+
+def test_a_manifest_run_has_one_source() -> None:
+    assert ManifestRun(source="a.csv", output="m.parquet").source == "a.csv"
+    assert ManifestRun(**{"from": "a.csv"}, output="m.parquet").source == "a.csv"
+    for given in ({}, {"prompts": "p.txt"}, {"styles": "s"}, {"source": "a.csv", "prompts": "p.txt"}):
+        with pytest.raises(ValidationError, match="--from"):
+            ManifestRun(output="m.parquet", **given)
+
+
+@pytest.mark.parametrize("output", ["m.csv", "folder", "https://host/m.parquet"])
+def test_a_manifest_is_a_parquet_file_on_disk_or_s3(output: str) -> None:
+    with pytest.raises(ValidationError, match=r"parquet|file, s3"):
+        ManifestRun(source="a.csv", output=output)
