@@ -1,0 +1,90 @@
+"""A picture of a finished render: each row's style references beside frames of its video.
+
+python -m examples.contact_sheet outputs/demo/render outputs/demo/contact_sheet.png
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset as ds
+from moviepy import VideoFileClip
+from PIL import Image, ImageDraw, ImageFont
+
+from schemas.record import Status
+
+_CELL_HEIGHT = 128
+_FRAMES = 4
+_MAX_REFERENCES = 3
+_GAP = 8
+_CAPTION_HEIGHT = 22
+_BACKGROUND = (250, 250, 250)
+_INK = (30, 30, 30)
+_FAILED_INK = (180, 30, 30)
+
+
+def write_contact_sheet(output: Path, sheet: Path, limit: int = 24) -> None:
+    """Draws the first `limit` records of a local output folder, in their order."""
+    records = ds.dataset(output / "records").head(limit).to_pylist()
+    strips = [_strip(record) for record in records]
+    width = max(strip.width for strip in strips)
+    canvas = Image.new("RGB", (width, sum(strip.height for strip in strips)), _BACKGROUND)
+    top = 0
+    for strip in strips:
+        canvas.paste(strip, (0, top))
+        top += strip.height
+    canvas.save(sheet)
+
+
+def _strip(record: dict[str, Any]) -> Image.Image:
+    """One record: caption above, references left, frames right."""
+    ok = record["status"] == Status.OK
+    references = [_picture(Path(uri)) for uri in record["style_image_uri"][:_MAX_REFERENCES]] if ok else []
+    frames = _frames(Path(record["video_uri"])) if ok else []
+    caption = f"{record['row_id']}: {record['prompt']}"
+    if not ok:
+        caption += f"  [{record['status']}: {record['error_class']}] {record['error']}"
+    cells = [*references, *frames]
+    font = ImageFont.load_default(size=13)
+    width = max(sum(cell.width + _GAP for cell in cells) + 3 * _GAP, int(font.getlength(caption)) + 2 * _GAP)
+    strip = Image.new("RGB", (width, _CAPTION_HEIGHT + (_CELL_HEIGHT + _GAP if cells else 0)), _BACKGROUND)
+    ImageDraw.Draw(strip).text((_GAP, 3), caption, fill=_INK if ok else _FAILED_INK, font=font)
+    left = _GAP
+    for index, cell in enumerate(cells):
+        left += _GAP if index == len(references) else 0
+        strip.paste(cell, (left, _CAPTION_HEIGHT))
+        left += cell.width + _GAP
+    return strip
+
+
+def _picture(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return _fit(picture.convert("RGB"))
+
+
+def _frames(path: Path) -> list[Image.Image]:
+    """Frames spread evenly over the video."""
+    with VideoFileClip(str(path), audio=False) as clip:
+        last = clip.duration - 0.5 / clip.fps
+        return [_fit(Image.fromarray(clip.get_frame(t))) for t in np.linspace(0, last, _FRAMES)]
+
+
+def _fit(picture: Image.Image) -> Image.Image:
+    return picture.resize((round(picture.width * _CELL_HEIGHT / picture.height), _CELL_HEIGHT))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("output", type=Path, help="output folder of jobs.render")
+    parser.add_argument("sheet", type=Path, help="PNG to write")
+    parser.add_argument("--limit", type=int, default=24, help="records to show (default: 24)")
+    arguments = parser.parse_args()
+    write_contact_sheet(arguments.output, arguments.sheet, arguments.limit)
+    print(arguments.sheet)
+
+
+if __name__ == "__main__":
+    main()

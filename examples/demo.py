@@ -1,0 +1,90 @@
+"""Renders a small manifest from nothing to videos, records and a contact sheet, with no download.
+
+python -m examples.demo                (what `make demo` runs)
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from skimage import data
+
+from examples.contact_sheet import write_contact_sheet
+from examples.untrained_model import build_untrained_pipeline
+from schemas.manifest import manifest_schema
+from schemas.run import ExitCode
+
+# Pictures that ship inside scikit-image's wheel, all free to use: NASA/ESA (hubble, astronaut) and CC0.
+PICTURES = ("hubble_deep_field", "coffee", "chelsea", "rocket", "retina", "immunohistochemistry")
+
+ROWS = (
+    ("galaxy", "A field of sunflowers on a sunny day", ["hubble_deep_field"]),
+    ("coffee", "A wolf walking through the forest", ["coffee"]),
+    ("cat", "A lighthouse on a rocky coast", ["chelsea"]),
+    ("rocket", "A knight riding a horse", ["rocket"]),
+    ("two-styles", "A campfire surrounded by tents", ["retina", "immunohistochemistry"]),
+    ("three-styles", "A river under a bridge", ["coffee", "rocket", "hubble_deep_field"]),
+    ("bad-row", "This row names a picture that does not exist", ["missing"]),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="default: outputs/demo")
+    folder = parser.parse_args().output.resolve()
+    model = folder / "model"
+    if not model.is_dir():
+        build_untrained_pipeline(seed=0).save_pretrained(model)
+    write_styles(folder / "styles")
+    write_manifest(folder / "manifest.parquet", folder / "styles")
+    code = subprocess.run(
+        [
+            *(sys.executable, "-m", "jobs.render"),
+            *("--manifest", str(folder / "manifest.parquet")),
+            *("--model", str(model)),
+            *("--output", str(folder / "render")),
+        ],
+        check=False,
+    ).returncode
+    if code != ExitCode.DONE_WITH_FAILED_ROWS:
+        print(f"expected exit code 1 (one row is bad on purpose), got {code}", file=sys.stderr)
+        return code or ExitCode.INTERNAL
+    sheet = folder / "contact_sheet.png"
+    write_contact_sheet(folder / "render", sheet)
+    print(f"videos         {folder / 'render' / 'videos'}")
+    print(f"records        {folder / 'render' / 'records'}")
+    print(f"contact sheet  {sheet}")
+    print(
+        "The row 'bad-row' failed on purpose: its record says why. Run it again: nothing is rendered twice."
+    )
+    return ExitCode.DONE
+
+
+def write_styles(folder: Path) -> None:
+    """The style pictures as PNG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PICTURES:
+        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
+
+
+def write_manifest(path: Path, styles: Path) -> None:
+    """The demo's rows as a Parquet manifest."""
+    rows = [
+        {
+            "row_id": row_id,
+            "prompt": prompt,
+            "style_image_uri": [str(styles / f"{name}.png") for name in names],
+        }
+        for row_id, prompt, names in ROWS
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=manifest_schema(list(rows[0]))), path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
