@@ -75,8 +75,8 @@ def broken_record(
     )
 
 
-def copied_record(row: PlannedRow, source: Mapping[str, Any], run_id: str) -> dict[str, Any]:
-    """The record of a row whose video another record already has: its outcome under this row's identity."""
+def copied_record(row: PlannedRow, source: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a row whose video another record has: that record's outcome and provenance, this row's identity."""
     own = {
         "row_id": row.row_id,
         "record_id": row.record_id,
@@ -84,7 +84,6 @@ def copied_record(row: PlannedRow, source: Mapping[str, Any], run_id: str) -> di
         "variant": row.variant,
         "priority": row.priority,
         "meta": row.meta,
-        "run_id": run_id,
     }
     return {**source, **own}
 

@@ -13,16 +13,17 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from actors.actor_config import ActorConfig
 from actors.assets import AssetLoader, StyleImage
 from actors.commits import CommitStore
 from actors.publisher import PublishedVideo, Publisher
-from actors.records import Provenance, failed_record, finished_record
+from actors.records import failed_record, finished_record
 from actors.renderer import RenderedVideo, Renderer
 from actors.scorer import Scorer
 from actors.storage import Storage
 from schemas.planned import PlannedRow, unit_rows
 from schemas.record import TIMING_NAMES, ErrorClass, RowError, records_table
-from schemas.run import FetchLimits, InfrastructureError
+from schemas.run import InfrastructureError
 
 logger = logging.getLogger(__name__)
 
@@ -30,20 +31,6 @@ Record = dict[str, Any]
 _FETCH_THREADS = 4
 _PUBLISH_THREADS = 2  # one video encodes while another uploads
 _MAX_UNPUBLISHED_BATCHES = 3  # bounds the frames held in memory
-
-
-@dataclass(frozen=True)
-class ActorConfig:
-    """What a render actor is built from; small and picklable."""
-
-    model: str
-    output: str
-    device: str
-    threads: int
-    batch_size: int
-    scores: bool
-    limits: FetchLimits
-    provenance: Provenance
 
 
 @dataclass

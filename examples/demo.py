@@ -4,8 +4,10 @@ python -m examples.demo                (what `make demo` runs)
 """
 
 import argparse
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,16 +44,8 @@ def main() -> int:
     if not model.is_dir():
         build_untrained_pipeline(seed=0).save_pretrained(model)
     write_styles(folder / "styles")
-    write_manifest(folder / "manifest.parquet", folder / "styles")
-    code = subprocess.run(
-        [
-            *(sys.executable, "-m", "jobs.render"),
-            *("--manifest", str(folder / "manifest.parquet")),
-            *("--model", str(model)),
-            *("--output", str(folder / "render")),
-        ],
-        check=False,
-    ).returncode
+    write_manifest(folder / "manifest.parquet", str(folder / "styles"))
+    code = render(str(model), str(folder / "manifest.parquet"), str(folder / "render"))
     if code != ExitCode.DONE_WITH_FAILED_ROWS:
         print(f"expected exit code 1 (one row is bad on purpose), got {code}", file=sys.stderr)
         return code or ExitCode.INTERNAL
@@ -73,17 +67,29 @@ def write_styles(folder: Path) -> None:
         Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
 
 
-def write_manifest(path: Path, styles: Path) -> None:
-    """The demo's rows as a Parquet manifest."""
+def write_manifest(path: Path, styles: str) -> None:
+    """The demo's rows as a Parquet manifest; `styles` is the folder or URI prefix of the pictures."""
     rows = [
-        {
-            "row_id": row_id,
-            "prompt": prompt,
-            "style_image_uri": [str(styles / f"{name}.png") for name in names],
-        }
+        {"row_id": row_id, "prompt": prompt, "style_image_uri": [f"{styles}/{name}.png" for name in names]}
         for row_id, prompt, names in ROWS
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=manifest_schema(list(rows[0]))), path)
+
+
+def render(model: str, manifest: str, output: str, environment: Mapping[str, str] = os.environ) -> int:
+    """Runs `jobs.render` as a user would; its exit code."""
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.render",
+        "--manifest",
+        manifest,
+        "--model",
+        model,
+        "--output",
+        output,
+    ]
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def build_untrained_pipeline(
         "height": 128,
         "width": 192,
         "num_frames": 8,
-        "num_inference_steps": 10,
+        "num_inference_steps": 5,
     }
     for component in (unet, adapter, pipeline.vae, pipeline.text_encoder, pipeline.image_encoder):
         component.eval()

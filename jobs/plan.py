@@ -11,8 +11,8 @@ from schemas.run import ExitCode, RenderRun
 
 def main() -> int:
     run = load_config(RenderRun, None, prog="python -m jobs.plan", description=__doc__)
+    from pipeline.prepare import prepare
     from pipeline.present import print_plan  # after the flags: --help need not wait for torch
-    from pipeline.render import prepare
 
     print_plan(prepare(run).describe(), Console())
     return ExitCode.DONE

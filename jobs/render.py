@@ -11,8 +11,9 @@ from schemas.run import RenderRun
 
 def main() -> int:
     run = load_config(RenderRun, None, prog="python -m jobs.render", description=__doc__)
+    from pipeline.prepare import prepare
     from pipeline.present import print_plan, print_summary  # after the flags: --help need not wait for torch
-    from pipeline.render import prepare, render
+    from pipeline.render import render
 
     console = Console()
     prepared = prepare(run)

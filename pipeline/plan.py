@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from actors.storage import Storage, join
-from pipeline.cluster import Compute
+from pipeline.compute import Compute
 from pipeline.estimate import video_seconds
 from pipeline.ledger import CommitIndex
 from pipeline.manifest_reader import ManifestReader

@@ -5,7 +5,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -13,66 +12,24 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
-from actors.assets import AssetLoader
+from actors.actor_config import ActorConfig
 from actors.commits import CommitStore
-from actors.records import Provenance, copied_record
-from actors.render_actor import ActorConfig, RenderActor
-from actors.storage import Storage, join
-from pipeline.cluster import READ_CPUS, Compute, choose_compute, ray_session, resources
+from actors.records import copied_record
+from actors.storage import join
+from pipeline.cluster import ray_session
+from pipeline.compute import READ_CPUS
 from pipeline.failures import as_run_failure
-from pipeline.ledger import read_commit_index
-from pipeline.manifest_reader import ManifestReader
-from pipeline.model_info import ModelInfo, read_model_info
-from pipeline.plan import Plan, make_plan, plan_summary, work_units, write_units
+from pipeline.plan import write_units
+from pipeline.prepare import PreparedRun
 from pipeline.progress import RenderProgress
-from pipeline.provenance import run_provenance
-from pipeline.row_planner import Record, RowPlanner
+from pipeline.row_planner import Record
 from pipeline.snapshot import publish_snapshot
 from pipeline.summary import RunSummary, summarise
 from schemas.planned import PlannedRow
-from schemas.run import RenderRun
 
 _WRITERS = 16
 _CALLS_PER_ACTOR = 2  # one unit denoises while the next is fetched
 _MIN_NO_PROGRESS_S = 1800
-
-
-@dataclass(frozen=True)
-class PreparedRun:
-    """A run whose every row is planned; nothing is written yet."""
-
-    run: RenderRun
-    storage: Storage
-    model: ModelInfo
-    compute: Compute
-    provenance: Provenance
-    plan: Plan
-    units: list[list[PlannedRow]]
-
-    @property
-    def commits(self) -> CommitStore:
-        return CommitStore(self.storage, self.run.output)
-
-    def describe(self) -> dict[str, Any]:
-        return plan_summary(self.plan, self.run, self.compute, len(self.units))
-
-
-def prepare(run: RenderRun) -> PreparedRun:
-    """Reads the manifest, validates and names every row, and joins it with what the output already holds.
-
-    Raises:
-        UsageError, ManifestError: the run cannot be as asked.
-        InfrastructureError: manifest, model or output cannot be reached.
-    """
-    storage = Storage(run.limits)
-    compute = choose_compute(run, resources())
-    model = read_model_info(storage, run.model)
-    provenance = run_provenance(run, model, compute.dtype)
-    reader = ManifestReader(storage, run.manifest, run.limit)
-    planner = RowPlanner(run, model, AssetLoader(storage, run.limits), provenance)
-    index = read_commit_index(CommitStore(storage, run.output))
-    plan = make_plan(reader, planner, index, compute, model.unet_channels)
-    return PreparedRun(run, storage, model, compute, provenance, plan, work_units(plan, run, compute))
 
 
 def render(prepared: PreparedRun) -> RunSummary:
@@ -101,6 +58,9 @@ def render_units(prepared: PreparedRun) -> Iterator[Record]:
     """The records of all work units, as the actors finish them. Frames never leave an actor."""
     if not prepared.units:
         return
+    # Brings torch and the model code: a run with nothing to render need not wait for them.
+    from actors.render_actor import RenderActor
+
     storage, compute = prepared.storage, prepared.compute
     filesystem, path = storage.arrow_filesystem(write_units(storage, _run_dir(prepared), prepared.units))
     _configure_ray_data(prepared)
@@ -165,7 +125,7 @@ def _copy(prepared: PreparedRun, rows: list[tuple[PlannedRow, str]]) -> int:
     commits = prepared.commits
     sources = commits.read_many([source for _, source in rows])
     copies = [
-        copied_record(row, source, prepared.provenance.run_id)
+        copied_record(row, source)
         for (row, _), source in zip(rows, sources, strict=True)
         if source is not None and source["row_key"] == row.row_key
     ]

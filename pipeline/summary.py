@@ -48,7 +48,7 @@ def summarise(
 ) -> RunSummary:
     """Counts the committed records of a manifest."""
     ok = [record for record in records if record["status"] == Status.OK]
-    mine = [record for record in ok if record["run_id"] == provenance.run_id]
+    mine = {record["row_key"]: record for record in ok if record["run_id"] == provenance.run_id}
     return RunSummary(
         run_id=provenance.run_id,
         code_version=provenance.code_version,
@@ -61,7 +61,7 @@ def summarise(
         rendered=plan["to_render"],
         reused=plan["to_copy"] + sum(plan["already_done"].values()),
         wall_s=round(wall_s, 2),
-        render_s=round(sum(_device_s(record) for record in mine), 2),
+        render_s=round(sum(_device_s(record) for record in mine.values()), 2),
         mean_scores=_mean_scores(ok),
     )
 

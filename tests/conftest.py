@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from actors import retries
+from examples.s3_server import S3Server
 from tests.support import models
 from tests.support.http_server import HttpServer
-from tests.support.s3_server import S3Server
 
 _OTHER_S3_VARIABLES = (
     "AWS_PROFILE",

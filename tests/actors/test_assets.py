@@ -14,11 +14,11 @@ from PIL import Image
 
 from actors.assets import AssetLoader, StyleImage
 from actors.storage import ObjectStat, Storage, StorageUnavailable
+from examples.s3_server import S3Server
 from schemas.planned import AssetRef
 from schemas.record import ErrorClass, RowError, Status
 from schemas.run import FetchLimits
 from tests.support.http_server import HttpServer, answer, dripping, endless
-from tests.support.s3_server import S3Server
 
 
 def _png(seed: int = 0, side: int = 16) -> bytes:

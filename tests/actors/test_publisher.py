@@ -18,10 +18,10 @@ from actors import video_codec
 from actors.publisher import Publisher
 from actors.storage import Storage, StorageUnavailable, join
 from actors.video_codec import VideoError, decode_mp4, encode_mp4, verify_mp4
+from examples.s3_server import S3Server
 from schemas.record import ErrorClass, RowError
 from schemas.run import FetchLimits
 from schemas.settings import RenderSettings
-from tests.support.s3_server import S3Server
 
 KEY = "ab" * 16
 SETTINGS = RenderSettings(num_frames=5, height=48, width=64)

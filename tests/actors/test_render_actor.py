@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from actors.actor_config import ActorConfig
 from actors.records import Provenance
-from actors.render_actor import ActorConfig, RenderActor
+from actors.render_actor import RenderActor
 from actors.storage import Storage
 from schemas.planned import AssetRef, PlannedRow, units_table
 from schemas.record import RECORD_SCHEMA, ErrorClass

@@ -28,8 +28,8 @@ from actors.storage import (
     resolve,
     scheme_of,
 )
+from examples.s3_server import S3Server
 from schemas.run import FetchLimits, InfrastructureError
-from tests.support.s3_server import S3Server
 
 
 @pytest.fixture(params=["local", "s3"])

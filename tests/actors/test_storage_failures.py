@@ -21,9 +21,9 @@ from actors.storage import (
     UriForbidden,
     redact,
 )
+from examples.s3_server import S3Server
 from schemas.run import FetchLimits
 from tests.support.http_server import HttpServer, answer, dripping, endless, reset
-from tests.support.s3_server import S3Server
 
 _ETAG = "5d41402abc4b2a76b9719d911017c592"  # of b"hello"
 

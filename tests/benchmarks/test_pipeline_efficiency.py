@@ -1,20 +1,22 @@
 """The benchmark's own decisions: how many steps, what it refuses, what it warns of."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import pipeline_efficiency, report
-from benchmarks.pipeline_efficiency import Pair, calibrated_run, check_length, figures
+from benchmarks.pipeline_efficiency import Pair, calibrated_run, calibrated_steps, check_length, figures
 from benchmarks.runs import BenchmarkError, FinishedRow, Run, Workload
 from benchmarks.workload import steps_for
-from pipeline.cluster import Compute
+from pipeline.compute import Compute
 
 
 def run_of(video_s: float, others: float = 0.0, startup_s: float = 10.0) -> Run:
     timings = {"denoise_s": 0.9 * video_s, "decode_s": 0.1 * video_s}
     rows = tuple(
-        FinishedRow(f"r{i}", startup_s + (i + 1) * video_s, Path("absent.mp4"), timings) for i in range(4)
+        FinishedRow(f"r{i}", startup_s + (i + 1) * video_s, Path("absent.mp4"), timings, timings)
+        for i in range(4)
     )
     return Run(rows, 1, 1, 0.0, rows[-1].finished_at, stolen=0.0, others=others)
 
@@ -35,7 +37,7 @@ def test_a_model_that_is_too_fast_is_an_error() -> None:
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--rows", "2"],
+        ["--rows", "3"],
         ["--rows", "8", "--batch-size", "3"],
         ["--rows", "6", "--actors", "2", "--batch-size", "2"],
         ["--repeats", "0"],
@@ -63,6 +65,16 @@ def test_short_videos_give_no_figure() -> None:
     check_length([Pair(run_of(5.1), run_of(5.1))], 5.0)
     with pytest.raises(BenchmarkError, match=r"4\.90 s, less than 5 s"):
         check_length([Pair(run_of(4.9), run_of(5.1))], 5.0)
+
+
+def test_steps_are_chosen_for_a_machine_of_our_own() -> None:
+    run = run_of(4.0)  # 3.6 s of denoising in 4 steps, 0.4 s for the rest
+    alone = Compute(actors=1, cpus_per_actor=1, gpus_per_actor=0, threads=1, dtype="float32")
+    assert calibrated_steps(run, 4, 5.0, alone) == 6
+    # As much processor time, but on two threads: half of the wall's time went to others.
+    assert calibrated_steps(run, 4, 5.0, replace(alone, threads=2)) == 11
+    # What processors do beside a GPU says nothing.
+    assert calibrated_steps(run, 4, 5.0, replace(alone, threads=2, gpus_per_actor=1)) == 6
 
 
 def test_a_machine_that_became_faster_is_calibrated_again(

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,14 @@ from benchmarks.runs import (
     pipeline_rows,
     run_all,
 )
-from pipeline.cluster import Compute
+from pipeline.compute import Compute
 
 COMPUTE = Compute(actors=1, cpus_per_actor=1, gpus_per_actor=0, threads=1, dtype="float32")
 
 
-def run_of(finishes: list[float], *, batch_size: int = 1, actors: int = 1, launched_at: float = 0.0) -> Run:
+def run_of(finishes: list[float], *, warm_up: int, actors: int = 1, launched_at: float = 0.0) -> Run:
     rows = tuple(FinishedRow(f"r{i}", at, Path(f"{i}.mp4"), {}) for i, at in enumerate(finishes))
-    return Run(rows, batch_size * actors, actors, launched_at, finishes[-1] + 2, None, None)
+    return Run(rows, warm_up, actors, launched_at, finishes[-1] + 2, None, None)
 
 
 @pytest.fixture
@@ -33,23 +34,34 @@ def work(tmp_path: Path) -> Workload:
 
 
 def test_one_video_after_the_other() -> None:
-    run = run_of([20, 25, 30, 35], launched_at=3)
+    run = run_of([20, 25, 30, 35], warm_up=2, launched_at=3)
     assert run.videos_per_s == pytest.approx(1 / 5)
     assert run.video_s == pytest.approx(5)
     assert run.startup_s == pytest.approx(12)  # the first video was in work from second 15 on
     assert run.shutdown_s == pytest.approx(2)
 
 
-def test_batches_count_as_a_whole() -> None:
-    run = run_of([10, 11, 20, 21, 30, 31], batch_size=2)
+def test_a_slow_first_video_is_start_up() -> None:
+    run = run_of([23, 28, 33, 38], warm_up=2)
+    assert run.videos_per_s == pytest.approx(1 / 5)
+    assert run.startup_s == pytest.approx(18)
+
+
+def test_rows_that_finish_in_pairs_count_once() -> None:
+    run = run_of([9.9, 10, 19.9, 20, 29.9, 30], warm_up=2)
     assert run.videos_per_s == pytest.approx(2 / 10)
-    assert run.startup_s == pytest.approx(1)
 
 
 def test_actors_side_by_side() -> None:
-    run = run_of([10, 10, 20, 20, 30, 30], actors=2)
+    run = run_of([10, 10, 20, 20, 30, 30, 40, 40], warm_up=4, actors=2)
     assert run.videos_per_s == pytest.approx(2 / 10)
     assert run.video_s == pytest.approx(10)  # each actor is busy with one video that long
+
+
+def test_two_batches_of_every_actor_warm_up(work: Workload) -> None:
+    assert work.warm_up == 2
+    two = replace(work, batch_size=3, compute=replace(COMPUTE, actors=2))
+    assert (two.at_once, two.warm_up) == (6, 12)
 
 
 def test_a_row_is_done_when_its_commit_is_written(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.s3_server import Credentials, S3Server
+from examples.s3_server import Credentials, S3Server
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.cluster import Compute, Resources, choose_compute
+from pipeline.compute import Compute, Resources, choose_compute
 from pipeline.ledger import CommitIndex
 from pipeline.plan import Plan, make_plan, work_units
 from schemas.planned import AssetRef, PlannedRow, unit_rows, units_table

@@ -11,7 +11,8 @@ from moviepy import VideoFileClip
 
 import pipeline.render
 from actors.render_actor import RenderActor
-from pipeline.render import actor_config, prepare, render
+from pipeline.prepare import prepare
+from pipeline.render import actor_config, render
 from schemas.manifest import manifest_schema
 from schemas.record import RECORD_SCHEMA
 from schemas.run import ExitCode, RenderRun

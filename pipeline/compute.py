@@ -1,0 +1,94 @@
+"""The actor pool of a run, fitted to the machines there are."""
+
+from dataclasses import dataclass
+
+import ray
+
+from actors.storage import is_local
+from pipeline.cluster import is_remote, local_cpus, ray_session
+from schemas.run import RenderRun, UsageError
+
+# Reading the work units and cutting them into blocks (one CPU, Ray Data's default) goes on beside the actors; if
+# these hold every CPU, a run never starts. The shares are for scheduling: an actor without a GPU uses all its threads.
+READ_CPUS = 0.25
+_HEADROOM_CPUS = 1 + READ_CPUS
+_MIN_CPUS = 0.5
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What there is to run on."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The actor pool that a run gets."""
+
+    actors: int
+    cpus_per_actor: float
+    gpus_per_actor: float
+    threads: int  # torch threads of one actor
+    dtype: str
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus_per_actor else "cpu"
+
+
+def resources() -> Resources:
+    """What the run can use; asks the cluster if there is one, else this machine without starting Ray."""
+    if not is_remote():
+        import torch  # seconds to import, and needed for nothing else here
+
+        return Resources(cpus=local_cpus(), gpus=torch.cuda.device_count(), nodes=1)
+    with ray_session():
+        total = ray.cluster_resources()
+        alive = sum(node["Alive"] for node in ray.nodes())
+    return Resources(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0), nodes=alive)
+
+
+def choose_compute(run: RenderRun, available: Resources) -> Compute:
+    """The actor pool of a run.
+
+    Raises:
+        UsageError: the run asks for more than there is, or its paths do not fit the cluster.
+    """
+    _check_paths(run, available)
+    gpus_per_actor = run.gpus_per_actor if available.gpus else 0.0
+    actors = run.actors or (int(available.gpus / gpus_per_actor) if gpus_per_actor else 1)
+    cores = available.cpus / actors
+    cpus_per_actor = run.cpus_per_actor or (
+        1.0 if gpus_per_actor else max(_MIN_CPUS, available.cpus - _HEADROOM_CPUS) / actors
+    )
+    _check_fit("CPU", actors, cpus_per_actor, _HEADROOM_CPUS, available.cpus)
+    _check_fit("GPU", actors, gpus_per_actor, 0.0, available.gpus)
+    dtype = run.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if gpus_per_actor else "float32"
+    return Compute(actors, cpus_per_actor, gpus_per_actor, max(1, int(cores)), dtype)
+
+
+def _check_fit(kind: str, actors: int, each: float, headroom: float, available: float) -> None:
+    needed = actors * each + headroom
+    if needed > available:
+        fitting = int((available - headroom) / each)
+        fewer = f"use --actors {fitting} or fewer, or " if fitting >= 1 else "use "
+        raise UsageError(
+            f"actors = {actors}: with {each:g} {kind}s each and {headroom:g} for reading they need {needed:g} {kind}s, "
+            f"but there are {available:g}; {fewer}a smaller --{kind.lower()}s-per-actor"
+        )
+
+
+def _check_paths(run: RenderRun, available: Resources) -> None:
+    if available.nodes < 2:
+        return
+    for name in ("manifest", "model", "output"):
+        if is_local(getattr(run, name)):
+            raise UsageError(
+                f"{name} = {getattr(run, name)!r}: a local path on a cluster of {available.nodes} nodes; "
+                "the other nodes cannot see it, use object storage (s3://...)"
+            )
