@@ -26,6 +26,7 @@ $(INSTALLED): pyproject.toml
 	  "$(PYTHON)" -m venv --clear $(VENV) || { \
 	    echo "$(PYTHON) cannot create a virtual environment (on Debian and Ubuntu: apt install python3-venv)" >&2; \
 	    exit 1; }; fi
+	@echo "installing into $(VENV); this takes some minutes"
 	$(RUN) -m pip install --quiet --editable '.[dev]'
 	@touch $@
 

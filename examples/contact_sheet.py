@@ -28,6 +28,8 @@ def write_contact_sheet(output: Path, sheet: Path, limit: int = 24) -> None:
     """Draws the first `limit` records of a local output folder, in their order."""
     records = ds.dataset(output / "records").head(limit).to_pylist()
     strips = [_strip(record) for record in records]
+    if any(record["model_trained"] is False for record in records):
+        strips.insert(0, _caption("The model is UNTRAINED: random weights, no style to be seen", _FAILED_INK))
     width = max(strip.width for strip in strips)
     canvas = Image.new("RGB", (width, sum(strip.height for strip in strips)), _BACKGROUND)
     top = 0
@@ -45,16 +47,25 @@ def _strip(record: dict[str, Any]) -> Image.Image:
     caption = f"{record['row_id']}: {record['prompt']}"
     if not ok:
         caption += f"  [{record['status']}: {record['error_class']}] {record['error']}"
+    strip = _caption(caption, _INK if ok else _FAILED_INK)
     cells = [*references, *frames]
-    font = ImageFont.load_default(size=13)
-    width = max(sum(cell.width + _GAP for cell in cells) + 3 * _GAP, int(font.getlength(caption)) + 2 * _GAP)
-    strip = Image.new("RGB", (width, _CAPTION_HEIGHT + (_CELL_HEIGHT + _GAP if cells else 0)), _BACKGROUND)
-    ImageDraw.Draw(strip).text((_GAP, 3), caption, fill=_INK if ok else _FAILED_INK, font=font)
+    if not cells:
+        return strip
+    width = max(sum(cell.width + _GAP for cell in cells) + 3 * _GAP, strip.width)
+    canvas = Image.new("RGB", (width, strip.height + _CELL_HEIGHT + _GAP), _BACKGROUND)
+    canvas.paste(strip)
     left = _GAP
     for index, cell in enumerate(cells):
         left += _GAP if index == len(references) else 0
-        strip.paste(cell, (left, _CAPTION_HEIGHT))
+        canvas.paste(cell, (left, _CAPTION_HEIGHT))
         left += cell.width + _GAP
+    return canvas
+
+
+def _caption(text: str, ink: tuple[int, int, int]) -> Image.Image:
+    font = ImageFont.load_default(size=13)
+    strip = Image.new("RGB", (int(font.getlength(text)) + 2 * _GAP, _CAPTION_HEIGHT), _BACKGROUND)
+    ImageDraw.Draw(strip).text((_GAP, 3), text, fill=ink, font=font)
     return strip
 
 

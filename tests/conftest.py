@@ -8,7 +8,6 @@ import pytest
 
 from actors import retries
 from examples.s3_server import S3Server
-from tests.support import models
 from tests.support.http_server import HttpServer
 
 _OTHER_S3_VARIABLES = (
@@ -18,6 +17,11 @@ _OTHER_S3_VARIABLES = (
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL_S3",
 )
+
+
+def pytest_configure() -> None:
+    # Before anything imports torch: OpenMP threads that spin while they wait slow a busy machine down tenfold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +63,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory whose videos take a fraction of a second."""
+    from tests.support import models
+
     directory = tmp_path_factory.mktemp("model")
     models.write_tiny_model(directory)
     return directory
@@ -67,6 +73,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Style pictures 0.png to 2.png, and broken.png, which is none."""
+    from tests.support import models
+
     directory = tmp_path_factory.mktemp("pictures")
     models.write_pictures(directory)
     return directory
