@@ -18,6 +18,8 @@ def main() -> int:
     console = Console()
     prepared = prepare(run)
     print_plan(prepared.describe(), console)
+    if prepared.units:
+        console.print("starting the render actors; each loads the model first", highlight=False)
     summary = render(prepared)
     print_summary(summary, run.output, console)
     return summary.exit_code(run.max_failed_fraction)

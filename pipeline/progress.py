@@ -22,8 +22,8 @@ class RenderProgress:
         self._statuses: Counter[str] = Counter()
         self._rendered = 0
         self._console = console or Console(file=sys.stderr)
-        self._started = time.monotonic()
-        self._last_line = self._started
+        self._first_record = 0.0
+        self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("rendering"),
             BarColumn(),
@@ -45,6 +45,8 @@ class RenderProgress:
 
     def rendered(self, record: dict[str, Any]) -> None:
         """A record that came back from an actor."""
+        if not self._rendered:
+            self._first_record = time.monotonic()
         self._rendered += 1
         self._statuses[record["status"]] += 1
         self._show()
@@ -62,9 +64,10 @@ class RenderProgress:
     def _note(self) -> str:
         failed = sum(self._statuses.values()) - self._statuses[Status.OK]
         text = f"{self._statuses[Status.OK]} ok, {failed} failed, {self._reused} reused"
-        if not self._rendered:
+        if self._rendered < 2:
             return text
-        per_row_s = (time.monotonic() - self._started) / self._rendered
+        # From the first record on: what came before is start-up, and does not come again.
+        per_row_s = (time.monotonic() - self._first_record) / (self._rendered - 1)
         left_s = per_row_s * (self._total - self._finished)
         return f"{text}, {per_row_s:.1f} s/row, {_clock(left_s)} left"
 
@@ -74,7 +77,7 @@ class RenderProgress:
 
     def _show(self) -> None:
         self._bar.update(self._task, completed=self._finished, note=self._note())
-        if self._bar.disable and time.monotonic() - self._last_line >= _LINE_EVERY_S:
+        if time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._line()
 
     def _line(self) -> None:

@@ -132,7 +132,7 @@ class RenderRun(BaseModel):
     batch_size: int = Field(1, ge=1, le=64, description="videos denoised together")
     unit_rows: int = Field(0, ge=0, le=10_000, description="rows per work unit (0: chosen from cost)")
     cpus_per_actor: float = Field(
-        0, ge=0, description="CPU cores an actor reserves (0: chosen from the machine)"
+        0, ge=0, le=1024, description="CPU cores an actor reserves (0: chosen from the machine)"
     )
     gpus_per_actor: float = Field(
         1, ge=0, le=1, description="GPU share an actor reserves where there is a GPU"
@@ -142,7 +142,7 @@ class RenderRun(BaseModel):
     max_failed_fraction: float = Field(
         0.0, ge=0, le=1, description="exit 0 while at most this share of rows failed"
     )
-    price_per_gpu_hour: float | None = Field(None, ge=0, description="US dollars, for the plan's cost")
+    price_per_gpu_hour: float | None = Field(None, ge=0, allow_inf_nan=False, description="US dollars, for the plan's cost")
     limits: FetchLimits = FetchLimits()
 
     @field_validator("manifest", "model", "output")
