@@ -88,6 +88,13 @@ def test_a_run_that_fails_says_what_it_printed(tmp_path: Path, work: Workload) -
         run_all([command], work, tmp_path / "run")
 
 
+def test_one_failure_ends_the_others(tmp_path: Path, work: Workload) -> None:
+    endless = [sys.executable, "-c", "import signal; signal.pause()"]
+    failing = [sys.executable, "-c", "raise SystemExit(3)"]
+    with pytest.raises(BenchmarkError, match=r"run-1.log: ended with exit code 3"):
+        run_all([endless, failing], work, tmp_path / "run")
+
+
 def test_both_sides_get_the_same_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("RAY_ADDRESS", "ray://elsewhere")

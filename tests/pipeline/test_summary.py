@@ -1,0 +1,53 @@
+"""The result of a run in numbers, and the exit code they lead to."""
+
+import pytest
+
+from actors.records import Provenance
+from pipeline.summary import summarise
+from schemas.run import ExitCode
+
+PROVENANCE = Provenance("now", "0.1", "f" * 64, True, "stylecrafter", "float32", 0)
+PLAN = {"records": 4, "to_render": 2, "to_copy": 1, "already_done": {"ok": 1}}
+
+
+def record(status="ok", key="k", run_id="now", **values):
+    empty = {"error_class": None, "timings": None, "clip_text": None, "clip_style": None, "clip_temp": None}
+    return {**empty, "status": status, "row_key": key, "run_id": run_id, **values}
+
+
+def summary(*records, plan=PLAN):
+    return summarise(plan, list(records), PROVENANCE, wall_s=10.0)
+
+
+def test_everything_ok():
+    timings = {"condition_s": 0.5, "denoise_s": 2.0, "decode_s": None, "score_s": 0.25, "encode_s": 9.0}
+    result = summary(
+        record(key="a", timings=timings, clip_text=0.2),
+        record(key="a", timings=timings, clip_text=0.2),  # shares the video of the first
+        record(key="b", timings=timings, clip_text=0.3),
+        record(key="c", run_id="earlier", timings=timings, clip_text=0.1),
+    )
+    assert result.statuses == {"ok": 4}
+    assert result.exit_code(0.0) == ExitCode.DONE
+    assert (result.rendered, result.reused) == (2, 2)
+    assert result.render_s == 5.5
+    assert result.mean_scores == {"clip_text": pytest.approx(0.2)}
+
+
+def test_failed_rows_are_counted_by_class_and_weighed_against_what_is_allowed():
+    result = summary(record(), record("failed", error_class="asset_not_found"), record("invalid", error_class="invalid_row"),
+                     record("invalid", error_class="invalid_row"))  # fmt: skip
+    assert result.error_classes == {"asset_not_found": 1, "invalid_row": 2}
+    assert result.exit_code(0.74) == ExitCode.DONE_WITH_FAILED_ROWS
+    assert result.exit_code(0.75) == ExitCode.DONE
+
+
+def test_a_record_without_a_commit_is_missed():
+    result = summary(record(), record())
+    assert result.missing == 2
+    assert result.exit_code(1.0) == ExitCode.INFRASTRUCTURE
+
+
+def test_an_empty_manifest_is_done():
+    plan = {"records": 0, "to_render": 0, "to_copy": 0, "already_done": {}}
+    assert summary(plan=plan).exit_code(0.0) == ExitCode.DONE
