@@ -1,6 +1,7 @@
 """The commits of an output: one JSON object per finished record. A record is done exactly when it is here."""
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -8,8 +9,10 @@ from typing import Any
 
 from actors.storage import ObjectNotFound, Storage, join
 from schemas.record import RECORD_SCHEMA
+from schemas.run import InfrastructureError
 
 _READERS = 16
+_COMMIT_NAME = re.compile(r"/[0-9a-f]{32}\.json$")  # whatever else lies there is not ours
 _MAX_COMMIT_BYTES = 4 * 2**20
 
 
@@ -54,9 +57,18 @@ class CommitStore:
     def all(self) -> Iterator[dict[str, Any]]:
         """Every committed record, in no particular order."""
         with ThreadPoolExecutor(_READERS) as readers:
-            yield from readers.map(self._load, [stat.uri for stat in self._storage.list(self._root)])
+            yield from readers.map(
+                self._load,
+                [stat.uri for stat in self._storage.list(self._root) if _COMMIT_NAME.search(stat.uri)],
+            )
 
     def _load(self, uri: str) -> dict[str, Any]:
-        record = json.loads(self._storage.read_bytes(uri, max_bytes=_MAX_COMMIT_BYTES))
-        record["finished_at"] = datetime.fromisoformat(record["finished_at"])
+        body = self._storage.read_bytes(uri, max_bytes=_MAX_COMMIT_BYTES)
+        try:
+            record = json.loads(body)
+            record["finished_at"] = datetime.fromisoformat(record["finished_at"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InfrastructureError(
+                f"{uri} is damaged ({error}); delete it to have its row made again"
+            ) from error
         return record

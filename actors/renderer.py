@@ -52,7 +52,7 @@ class Renderer:
         """Renders rows of one bucket together; `references` holds each row's pictures in order.
 
         A row's noise comes from its own seed, so that its frames do not depend on its batch.
-        A row whose latents are not finite becomes a RowError.
+        A row whose pixels are not finite becomes a RowError.
 
         Raises:
             torch.OutOfMemoryError: the batch does not fit.
@@ -63,14 +63,15 @@ class Renderer:
         clock.lap("condition_s")
         latents_BCTHW = self._denoise(rows, text_BLC, uncond_BLC, style_BKC, scales_BN1)
         clock.lap("denoise_s")
-        frames_BTHWC = self.pipeline.decode_latents(latents_BCTHW)
+        decoded_BCTHW = self.pipeline.decode_latents_to_float(latents_BCTHW)
+        frames_BTHWC = self.pipeline.frames_to_uint8(decoded_BCTHW)
         clock.lap("decode_s")
         share = {name: seconds / len(rows) for name, seconds in clock.laps.items()}
-        finite = torch.isfinite(latents_BCTHW).flatten(1).all(dim=1).tolist()
+        finite = torch.isfinite(decoded_BCTHW).flatten(1).all(dim=1).tolist()
         return [
             RenderedVideo(frames_BTHWC[i], (1 + scales_BN1[i, :, 0]).float().tolist(), dict(share))
             if finite[i]
-            else RowError(ErrorClass.NON_FINITE, "the model produced NaN or infinite latents for this row")
+            else RowError(ErrorClass.NON_FINITE, "the model produced NaN or infinite pixels for this row")
             for i in range(len(rows))
         ]
 

@@ -60,11 +60,11 @@ def split_http(uri: str) -> SplitResult:
     """
     parts = urlsplit(uri)
     try:
-        if not parts.hostname or parts.port == 0:
+        if parts.scheme.lower() not in _DEFAULT_PORTS or not parts.hostname or parts.port == 0:
             raise ValueError
     except ValueError:
         raise ValueError(
-            f"{redact(uri)}: an http URI must have the form {parts.scheme}://host[:port]/path"
+            f"{redact(uri)}: an http URI must have the form http(s)://host[:port]/path"
         ) from None
     return parts
 

@@ -93,7 +93,7 @@ def render_batch(
     Args:
         empty_text: the embedding of the empty prompt, which all rows share.
     """
-    clock = _Clock(len(rows))
+    began_at, clock = time.time(), _Clock(len(rows))
     pictures = [[np.asarray(Image.open(style).convert("RGB")) for style in row.styles] for row in rows]
     clock.lap("fetch_s")
     text = pipeline.encode_prompt([row.prompt for row in rows])
@@ -132,6 +132,7 @@ def render_batch(
         result = {
             "row_id": row.row_id,
             "video": str(path),
+            "began_at": began_at,
             "finished_at": time.time(),
             "timings": clock.laps | {"encode_s": time.perf_counter() - started},
         }

@@ -19,9 +19,12 @@ _ROOT = Path(__file__).resolve().parent.parent
 _RUN_TIMEOUT_S = 3600.0
 _LOG_TAIL_LINES = 30
 _SAMPLE_S = 1.0
-_UNITS_IN_WORK = (
-    2  # of one render actor: while one is on the device, the next is fetched or the last published
-)
+_BATCH_STAGES = (
+    "condition_s",
+    "denoise_s",
+    "decode_s",
+    "score_s",
+)  # a row's timing is its share of the batch
 
 
 class BenchmarkError(RuntimeError):
@@ -43,23 +46,19 @@ class Workload:
         """Rows that are denoised at the same time."""
         return self.compute.actors * self.batch_size
 
-    @property
-    def warm_up(self) -> int:
-        """How many rows finish before the steady state: as many as a pool of actors may have begun."""
-        return _UNITS_IN_WORK * self.at_once
-
 
 @dataclass(frozen=True)
 class FinishedRow:
     """One row of one run."""
 
     row_id: str
-    finished_at: float  # seconds since the epoch
+    began_at: float  # when its batch was begun; seconds since the epoch
+    finished_at: float
     video: Path
     timings: Mapping[str, float | None]
 
 
-RowReader = Callable[[Path], list[FinishedRow]]
+RowReader = Callable[[Path, int], list[FinishedRow]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,6 @@ class Run:
     """One run of either side."""
 
     rows: tuple[FinishedRow, ...]  # in the order they finished
-    warm_up: int  # the rows that finish before the steady state
     actors: int
     launched_at: float
     ended_at: float
@@ -75,19 +73,19 @@ class Run:
     others: float | None  # share of processor time that went to processes of others
 
     @property
-    def steady_began_at(self) -> float:
-        """When the last row of the warm-up finished."""
-        return self.rows[self.warm_up - 1].finished_at
+    def began_at(self) -> float:
+        """When the first row was begun: everything is loaded."""
+        return min(row.began_at for row in self.rows)
 
     @property
     def videos_per_s(self) -> float:
-        """Videos per second in steady state: those that finished after the warm-up, over the time they took.
+        """Videos per second from the moment that the first row is begun until the last one is finished.
 
-        It is fair to both sides. What finishes after the warm-up was begun after it too, except for what an actor
-        does while it publishes (a tenth of a second); in return, the time includes publishing the last row, beside
-        which nothing is left to denoise.
+        That span holds the whole of every row, and of nothing else: what a pipeline has begun early or finishes
+        late is inside it. From one finished row to another, which looks simpler, rows that were in work at the
+        first moment would count in full: with two of them, 8 rows seemed to be rendered a sixth too fast.
         """
-        return (len(self.rows) - self.warm_up) / (self.rows[-1].finished_at - self.steady_began_at)
+        return len(self.rows) / (self.rows[-1].finished_at - self.began_at)
 
     @property
     def video_s(self) -> float:
@@ -101,8 +99,8 @@ class Run:
 
     @property
     def startup_s(self) -> float:
-        """From the launch until the first row could have begun, had the warm-up gone at the later speed."""
-        return self.steady_began_at - self.launched_at - self.warm_up / self.videos_per_s
+        """From the launch until the first row was begun."""
+        return self.began_at - self.launched_at
 
     @property
     def shutdown_s(self) -> float:
@@ -146,12 +144,11 @@ def _timed(commands: list[list[str]], work: Workload, output: Path, read_rows: R
     before, launched_at = read_cpu_time(), time.time()
     mine_s = run_all(commands, work, output)
     ended_at, after = time.time(), read_cpu_time()
-    rows = sorted(read_rows(output), key=lambda row: row.finished_at)
+    rows = sorted(read_rows(output, work.batch_size), key=lambda row: row.finished_at)
     if len(rows) != work.rows:
         raise BenchmarkError(f"{output}: {len(rows)} rows finished, not {work.rows}")
     return Run(
         rows=tuple(rows),
-        warm_up=work.warm_up,
         actors=work.compute.actors,
         launched_at=launched_at,
         ended_at=ended_at,
@@ -215,13 +212,14 @@ def child_environment(threads: int) -> dict[str, str]:
     }
 
 
-def _bare_rows(output: Path) -> list[FinishedRow]:
+def _bare_rows(output: Path, batch_size: int) -> list[FinishedRow]:
     lines = [
         line for file in output.glob(ROWS_FILE.format(shard="*")) for line in file.read_text().splitlines()
     ]
     return [
         FinishedRow(
             row_id=found["row_id"],
+            began_at=found["began_at"],
             finished_at=found["finished_at"],
             video=Path(found["video"]),
             timings=found["timings"],
@@ -230,15 +228,33 @@ def _bare_rows(output: Path) -> list[FinishedRow]:
     ]
 
 
-def pipeline_rows(output: Path) -> list[FinishedRow]:
-    """The committed rows. The commit is written last, so that its time is when the row was done."""
+def pipeline_rows(output: Path, batch_size: int) -> list[FinishedRow]:
+    """The committed rows. The commit is written last, so that its time is when the row was done.
+
+    A record has no time of beginning: it is that of the commit less all the row's stages, where a batch's stages
+    count for each of its videos. For a row that waited between two stages this is too late; the first one has
+    nothing to wait for.
+
+    Raises:
+        BenchmarkError: a row failed.
+    """
     rows = []
     for file in (output / "commits").rglob("*.json"):
         record = json.loads(file.read_text())
         if record["status"] != "ok":
             raise BenchmarkError(f"row {record['row_id']} is {record['status']}: {record['error']}")
+        timings, finished_at = record["timings"], file.stat().st_mtime
+        took_s = sum(
+            (timings[name] or 0.0) * (batch_size if name in _BATCH_STAGES else 1) for name in timings
+        )
         rows.append(
-            FinishedRow(record["row_id"], file.stat().st_mtime, Path(record["video_uri"]), record["timings"])
+            FinishedRow(
+                row_id=record["row_id"],
+                began_at=finished_at - took_s,
+                finished_at=finished_at,
+                video=Path(record["video_uri"]),
+                timings=timings,
+            )
         )
     return rows
 

@@ -15,8 +15,9 @@ def as_run_failure() -> Iterator[None]:
         yield
     except RayError as error:
         for cause in _chain(error):
-            if isinstance(cause, InfrastructureError):
-                raise InfrastructureError(str(cause)) from error
+            if isinstance(cause, InfrastructureError) and not isinstance(cause, RayError):
+                # Ray Data appends advice of its own to the message.
+                raise InfrastructureError(str(cause).splitlines()[0]) from error
         raise InfrastructureError(f"the render actors failed: {_last_line(error)}") from error
 
 

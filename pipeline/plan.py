@@ -15,9 +15,15 @@ from pipeline.manifest_reader import ManifestReader
 from pipeline.row_planner import Record, RowPlanner
 from pipeline.snapshot import parquet_bytes
 from schemas.planned import Bucket, PlannedRow, units_table
-from schemas.record import Status
+from schemas.record import ErrorClass, Status
 from schemas.run import RenderRun
 
+_OUT_OF_REACH = {
+    ErrorClass.ASSET_NOT_FOUND,
+    ErrorClass.ASSET_FORBIDDEN,
+    ErrorClass.ASSET_UNAVAILABLE,
+    ErrorClass.ASSET_TIMEOUT,
+}
 _CHUNK_ROWS = 500
 _UNIT_S = 120.0  # a work unit is a few GPU-minutes: small enough to lose, large enough to schedule
 _UNITS_PER_ACTOR = 16  # so that actors finish together and progress shows
@@ -80,7 +86,12 @@ def _planned(reader: ManifestReader, planner: RowPlanner) -> Iterator[PlannedRow
 
 def _file_failure(plan: Plan, index: CommitIndex, record: Record) -> None:
     plan.record_ids.append(record["record_id"])
-    if index.is_done(record["record_id"], record["row_key"]):
+    status = index.status_of_record.get(record["record_id"])
+    if record["error_class"] in _OUT_OF_REACH and status == Status.OK:
+        # A finished video outlives its picture: what cannot be looked at now is no reason to lose a record.
+        plan.already_done[status] += 1
+        plan.warnings.append(f"row {record['row_id']!r} is finished, but {record['error']}")
+    elif index.is_done(record["record_id"], record["row_key"]):
         plan.already_done[index.status_of_record[record["record_id"]]] += 1
     else:
         plan.new_failures.append(record)

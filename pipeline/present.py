@@ -31,7 +31,7 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     table.add_row("estimate", _estimate(plan))
     console.print(table)
     for warning in plan["warnings"]:
-        console.print(f"warning: {warning}", style="yellow", highlight=False)
+        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
 
 
 def print_summary(summary: RunSummary, output: str, console: Console) -> None:

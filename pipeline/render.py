@@ -111,6 +111,7 @@ def _configure_ray_data(prepared: PreparedRun) -> None:
     )
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # else the actor's own error does not reach the driver
     slowest_s = max(prepared.plan.estimated_s.values()) * max(len(unit) for unit in prepared.units)
     context.execution_no_progress_timeout_s = max(_MIN_NO_PROGRESS_S, int(20 * slowest_s))
 

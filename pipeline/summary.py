@@ -28,8 +28,8 @@ class RunSummary:
     mean_scores: dict[str, float]
 
     @property
-    def failed_fraction(self) -> float:
-        return 1 - self.statuses.get(Status.OK, 0) / self.records if self.records else 0.0
+    def failed(self) -> int:
+        return self.records - self.statuses.get(Status.OK, 0)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -38,7 +38,7 @@ class RunSummary:
         """Missing records are infrastructure's fault: the same command finishes them."""
         if self.missing:
             return ExitCode.INFRASTRUCTURE
-        if self.failed_fraction > max_failed_fraction:
+        if self.failed > max_failed_fraction * self.records:
             return ExitCode.DONE_WITH_FAILED_ROWS
         return ExitCode.DONE
 

@@ -41,6 +41,7 @@ class InvalidRowError(ValueError):
 
 
 def _no_control_characters(text: str) -> str:
+    text = unicodedata.normalize("NFC", text)  # names are hashed in this form: what looks equal is equal
     for position, character in enumerate(text):
         if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\t\n\r":
             raise ValueError(

@@ -142,7 +142,9 @@ class RenderRun(BaseModel):
     max_failed_fraction: float = Field(
         0.0, ge=0, le=1, description="exit 0 while at most this share of rows failed"
     )
-    price_per_gpu_hour: float | None = Field(None, ge=0, allow_inf_nan=False, description="US dollars, for the plan's cost")
+    price_per_gpu_hour: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="US dollars, for the plan's cost"
+    )
     limits: FetchLimits = FetchLimits()
 
     @field_validator("manifest", "model", "output")
@@ -150,7 +152,9 @@ class RenderRun(BaseModel):
     def _not_blank(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("must not be empty")
-        return value.rstrip("/") if len(value) > 1 else value
+        if value.split("://", 1)[-1].strip("/") == "" and value != "/":
+            raise ValueError(f"{value!r} names no bucket or folder")
+        return value.rstrip("/") or value
 
     @model_validator(mode="after")
     def _output_scheme(self) -> "RenderRun":

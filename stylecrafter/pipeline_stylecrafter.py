@@ -238,8 +238,12 @@ class StyleCrafterPipeline(DiffusionPipeline):
 
     def decode_latents(self, latents_BCTHW: torch.Tensor, chunk_frames: int = 8) -> np.ndarray:
         """Latents -> RGB frames uint8 [B, T, H, W, 3]; values are truncated, not rounded, as published."""
-        frames = self.decode_latents_to_float(latents_BCTHW, chunk_frames).clamp(-1, 1)
-        frames_uint8 = ((frames + 1) / 2 * 255).to(torch.uint8)
+        return self.frames_to_uint8(self.decode_latents_to_float(latents_BCTHW, chunk_frames))
+
+    @staticmethod
+    def frames_to_uint8(frames_BCTHW: torch.Tensor) -> np.ndarray:
+        """Frames in [-1, 1] (clamped) -> RGB uint8 [B, T, H, W, 3], truncated as published."""
+        frames_uint8 = ((frames_BCTHW.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)
         return rearrange(frames_uint8, "b c t h w -> b t h w c").cpu().numpy()
 
     @torch.no_grad()

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,9 @@ from pipeline.compute import Compute
 COMPUTE = Compute(actors=1, cpus_per_actor=1, gpus_per_actor=0, threads=1, dtype="float32")
 
 
-def run_of(finishes: list[float], *, warm_up: int, actors: int = 1, launched_at: float = 0.0) -> Run:
-    rows = tuple(FinishedRow(f"r{i}", at, Path(f"{i}.mp4"), {}) for i, at in enumerate(finishes))
-    return Run(rows, warm_up, actors, launched_at, finishes[-1] + 2, None, None)
+def run_of(lives: list[tuple[float, float]], *, actors: int = 1, launched_at: float = 0.0) -> Run:
+    rows = tuple(FinishedRow(f"r{i}", *life, Path(f"{i}.mp4"), {}) for i, life in enumerate(lives))
+    return Run(rows, actors, launched_at, rows[-1].finished_at + 2, None, None)
 
 
 @pytest.fixture
@@ -34,52 +33,54 @@ def work(tmp_path: Path) -> Workload:
 
 
 def test_one_video_after_the_other() -> None:
-    run = run_of([20, 25, 30, 35], warm_up=2, launched_at=3)
+    run = run_of([(15, 20), (20, 25), (25, 30)], launched_at=3)
     assert run.videos_per_s == pytest.approx(1 / 5)
     assert run.video_s == pytest.approx(5)
-    assert run.startup_s == pytest.approx(12)  # the first video was in work from second 15 on
+    assert run.startup_s == pytest.approx(12)
     assert run.shutdown_s == pytest.approx(2)
 
 
-def test_a_slow_first_video_is_start_up() -> None:
-    run = run_of([23, 28, 33, 38], warm_up=2)
-    assert run.videos_per_s == pytest.approx(1 / 5)
-    assert run.startup_s == pytest.approx(18)
+def test_overlap_counts_what_it_saves_and_no_more() -> None:
+    # Publishing takes one second beside the next video's five seconds; the last one's is not hidden.
+    run = run_of([(10, 16), (10.1, 21), (16, 26)])
+    assert run.videos_per_s == pytest.approx(3 / 16)
 
 
-def test_rows_that_finish_in_pairs_count_once() -> None:
-    run = run_of([9.9, 10, 19.9, 20, 29.9, 30], warm_up=2)
-    assert run.videos_per_s == pytest.approx(2 / 10)
+def test_rows_that_finish_in_pairs_are_not_counted_twice() -> None:
+    run = run_of([(0, 10), (5, 10.1), (10, 20), (15, 20.1)])
+    assert run.videos_per_s == pytest.approx(4 / 20.1)
 
 
 def test_actors_side_by_side() -> None:
-    run = run_of([10, 10, 20, 20, 30, 30, 40, 40], warm_up=4, actors=2)
+    run = run_of([(10, 20), (10, 20), (20, 30), (20, 30)], actors=2)
     assert run.videos_per_s == pytest.approx(2 / 10)
     assert run.video_s == pytest.approx(10)  # each actor is busy with one video that long
 
 
-def test_two_batches_of_every_actor_warm_up(work: Workload) -> None:
-    assert work.warm_up == 2
-    two = replace(work, batch_size=3, compute=replace(COMPUTE, actors=2))
-    assert (two.at_once, two.warm_up) == (6, 12)
+def commit(folder: Path, name: str, record: dict, written_at: float) -> None:
+    file = folder / "commits" / name[:2] / f"{name}.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(record))
+    os.utime(file, (0.0, written_at))
 
 
 def test_a_row_is_done_when_its_commit_is_written(tmp_path: Path) -> None:
-    commit = tmp_path / "commits" / "ab" / "abc.json"
-    commit.parent.mkdir(parents=True)
-    record = {"row_id": "a", "status": "ok", "video_uri": "/v.mp4", "timings": {"encode_s": 0.5}}
-    commit.write_text(json.dumps(record))
-    os.utime(commit, (1000.0, 1234.5))
-    [row] = pipeline_rows(tmp_path)
+    timings = {"fetch_s": 1.0, "denoise_s": 10.0, "encode_s": 0.5, "upload_s": None}
+    commit(
+        tmp_path, "abc", {"row_id": "a", "status": "ok", "video_uri": "/v.mp4", "timings": timings}, 1234.5
+    )
+    [row] = pipeline_rows(tmp_path, batch_size=1)
     assert (row.row_id, row.finished_at, row.video) == ("a", 1234.5, Path("/v.mp4"))
+    assert row.began_at == pytest.approx(1223.0)
+    [of_three] = pipeline_rows(tmp_path, batch_size=3)
+    assert of_three.began_at == pytest.approx(1203.0)  # the three were denoised together, for 30 s
 
 
 def test_a_failed_row_is_no_measurement(tmp_path: Path) -> None:
-    (tmp_path / "commits").mkdir()
     record = {"row_id": "a", "status": "failed", "error": "no such picture", "video_uri": None, "timings": {}}
-    (tmp_path / "commits" / "a.json").write_text(json.dumps(record))
+    commit(tmp_path, "abc", record, 0.0)
     with pytest.raises(BenchmarkError, match="row a is failed: no such picture"):
-        pipeline_rows(tmp_path)
+        pipeline_rows(tmp_path, batch_size=1)
 
 
 def test_a_run_that_fails_says_what_it_printed(tmp_path: Path, work: Workload) -> None:
@@ -109,7 +110,7 @@ def test_equal_videos_are_told_by_their_bytes(tmp_path: Path) -> None:
         rows = []
         for i, content in enumerate(contents):
             (path := tmp_path / folder / f"{i}.mp4").write_bytes(content)
-            rows.append(FinishedRow(f"r{i}", float(i), path, {}))
-        return Run(tuple(rows), 1, 1, 0.0, 9.0, None, None)
+            rows.append(FinishedRow(f"r{i}", 0.0, float(i), path, {}))
+        return Run(tuple(rows), 1, 0.0, 9.0, None, None)
 
     assert equal_videos(run("one", b"a", b"b"), run("two", b"a", b"c")) == 1

@@ -158,8 +158,9 @@ def test_bad_rows_become_records_and_the_others_are_rendered(tmp_path, rows, pic
 
 @pytest.mark.usefixtures("local_ray")
 def test_batches_and_actors_change_neither_names_nor_frames(tmp_path, rows, run_rows):
-    run_rows(rows, "alone")
-    run_rows(rows, "together", batch_size=3, actors=2)
+    more = [{**row, "prompt": f"{row['prompt']} at night"} for row in rows]
+    run_rows([*rows, *more], "alone")
+    run_rows([*rows, *more], "together", batch_size=3, actors=2, unit_rows=3)
     alone, together = records_of(tmp_path / "alone"), records_of(tmp_path / "together")
     for name in ("row_key", "seed", "record_id"):
         assert [record[name] for record in alone] == [record[name] for record in together]
