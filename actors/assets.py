@@ -126,8 +126,7 @@ class AssetLoader:
 
 def _row_error(error: StorageError, location: str) -> RowError:
     """The row's error for one of the storage's, unless the storage as a whole is what failed."""
-    is_down = isinstance(error, StorageUnavailable) and not isinstance(error, StorageTimeout)
-    if is_down and scheme_of(location) not in {"http", "https"}:
+    if isinstance(error, StorageUnavailable) and scheme_of(location) not in {"http", "https"}:
         raise error
     error_class = next(found for kind, found in _ERROR_CLASSES if isinstance(error, kind))
     # What the config forbids stays forbidden: trying such a row again cannot help.

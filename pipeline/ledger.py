@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 
 from actors.commits import CommitStore
-from schemas.record import Status
+from schemas.record import ErrorClass, Status
+
+# Failures that say nothing of the row: a slow network, a host that is down.
+_PASSING = {ErrorClass.ASSET_TIMEOUT, ErrorClass.ASSET_UNAVAILABLE}
 
 
 @dataclass
@@ -25,6 +28,8 @@ def read_commit_index(commits: CommitStore) -> CommitIndex:
     """The index of everything committed so far."""
     index = CommitIndex()
     for record in commits.all():
+        if record["error_class"] in _PASSING:
+            continue  # its row is tried again
         index.key_of_record[record["record_id"]] = record["row_key"]
         index.status_of_record[record["record_id"]] = record["status"]
         if record["status"] == Status.OK:

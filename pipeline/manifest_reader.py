@@ -46,10 +46,10 @@ class ManifestReader:
         for file in self.files:
             with self._open(file) as parquet:
                 names = [n for n in parquet.schema_arrow.names if n in COLUMNS or n.startswith(META_PREFIX)]
-                for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names):
-                    for values in batch.to_pylist()[:left]:
+                for rows in _batches(parquet, names, file):
+                    for values in rows[:left]:
                         yield RawRow(values, file)
-                    left -= min(left, batch.num_rows)
+                    left -= min(left, len(rows))
                     if not left:
                         return
 
@@ -72,3 +72,16 @@ class ManifestReader:
             raise ManifestError(f"{file}: not found") from None
         except OSError as error:
             raise InfrastructureError(f"{file}: cannot be read: {error}") from error
+
+
+def _batches(parquet: pq.ParquetFile, names: list[str], file: str) -> Iterator[list[dict[str, Any]]]:
+    batches = parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names)
+    while True:
+        try:
+            batch = next(batches, None)
+            rows = None if batch is None else batch.to_pylist()
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise ManifestError(f"{file}: its rows cannot be read: {error}") from None
+        if rows is None:
+            return
+        yield rows

@@ -22,7 +22,6 @@ class ModelInfo:
     defaults: dict[str, Any]  # its own values for the render settings
     pixel_multiple: int  # heights and widths are multiples of this
     unet_channels: int
-    has_depth_adapter: bool
 
 
 def read_model_info(storage: Storage, uri: str) -> ModelInfo:
@@ -34,10 +33,13 @@ def read_model_info(storage: Storage, uri: str) -> ModelInfo:
     generation = _read_json(storage, uri, "generation_config.json")
     unet = _read_json(storage, uri, "unet", "config.json")
     vae = _read_json(storage, uri, "vae", "config.json")
-    index = _read_json(storage, uri, "model_index.json")
+    _read_json(storage, uri, "model_index.json")
     engine = generation.get("engine")
     if engine not in ENGINES:
         raise UsageError(f"model = {uri!r}: engine {engine!r} is not one of {', '.join(ENGINES)}")
+    for name, config in (("unet", unet), ("vae", vae)):
+        if not config.get("block_out_channels"):
+            raise UsageError(f"model = {uri!r}: {name}/config.json lacks block_out_channels")
     halvings = len(unet["block_out_channels"]) - 1 + len(vae["block_out_channels"]) - 1
     return ModelInfo(
         uri=uri,
@@ -47,7 +49,6 @@ def read_model_info(storage: Storage, uri: str) -> ModelInfo:
         defaults=generation,
         pixel_multiple=2**halvings,
         unet_channels=unet["block_out_channels"][0],
-        has_depth_adapter=bool((index.get("depth_adapter") or [None])[0]),
     )
 
 

@@ -10,19 +10,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from schemas.record import Status
 
+_BURST_S = 0.5  # a unit's records arrive together
 _LINE_EVERY_S = 15.0  # where there is no terminal to redraw
 
 
 class RenderProgress:
     """Counts records against the manifest; a live bar on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, total: int, already_done: int, console: Console | None = None):
+    def __init__(self, total: int, already_done: int, to_render: int, console: Console | None = None):
         self._total = total
         self._reused = already_done
         self._statuses: Counter[str] = Counter()
         self._rendered = 0
         self._console = console or Console(file=sys.stderr)
+        self._to_render = to_render
         self._first_record = 0.0
+        self._first_burst = 0
         self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("rendering"),
@@ -48,6 +51,8 @@ class RenderProgress:
         if not self._rendered:
             self._first_record = time.monotonic()
         self._rendered += 1
+        if time.monotonic() - self._first_record < _BURST_S:
+            self._first_burst = self._rendered
         self._statuses[record["status"]] += 1
         self._show()
 
@@ -64,11 +69,13 @@ class RenderProgress:
     def _note(self) -> str:
         failed = sum(self._statuses.values()) - self._statuses[Status.OK]
         text = f"{self._statuses[Status.OK]} ok, {failed} failed, {self._reused} reused"
-        if self._rendered < 2:
+        since_first_s = time.monotonic() - self._first_record
+        later = self._rendered - self._first_burst
+        if not later:
             return text
-        # From the first record on: what came before is start-up, and does not come again.
-        per_row_s = (time.monotonic() - self._first_record) / (self._rendered - 1)
-        left_s = per_row_s * (self._total - self._finished)
+        # From the first unit's records on: what came before is start-up, and does not come again.
+        per_row_s = since_first_s / later
+        left_s = per_row_s * (self._to_render - self._rendered)
         return f"{text}, {per_row_s:.1f} s/row, {_clock(left_s)} left"
 
     @property

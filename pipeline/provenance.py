@@ -1,8 +1,9 @@
 """Which code and which model made a record."""
 
+import shutil
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from actors.records import Provenance
@@ -17,7 +18,9 @@ def code_version() -> str:
     """The package's version with the commit, and `.dirty` where files differ from it."""
     if VERSION_FILE.is_file():
         return VERSION_FILE.read_text().strip()
-    package = version("stylecrafter")
+    package = _package_version()
+    if shutil.which("git") is None:
+        return package
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty=.dirty", "--abbrev=12"],
         cwd=_ROOT,
@@ -26,6 +29,13 @@ def code_version() -> str:
         check=False,
     )
     return f"{package}+{git.stdout.strip()}" if git.returncode == 0 else package
+
+
+def _package_version() -> str:
+    try:
+        return version("stylecrafter")
+    except PackageNotFoundError:  # a checkout that was shipped, not installed
+        return "unversioned"
 
 
 def run_provenance(run: RenderRun, model: ModelInfo, dtype: str) -> Provenance:

@@ -41,7 +41,8 @@ def render(prepared: PreparedRun) -> RunSummary:
     started = monotonic()
     plan = prepared.plan
     _write_run_files(prepared)
-    with RenderProgress(total=plan.records, already_done=plan.already_done.total()) as progress:
+    already_done = plan.already_done.total()
+    with RenderProgress(plan.records, already_done, to_render=len(plan.to_render)) as progress:
         _commit(prepared.commits, plan.new_failures)
         progress.failed_at_plan(len(plan.new_failures))
         progress.reused(_copy(prepared, plan.to_copy_now))
@@ -62,7 +63,8 @@ def render_units(prepared: PreparedRun) -> Iterator[Record]:
     from actors.render_actor import RenderActor
 
     storage, compute = prepared.storage, prepared.compute
-    filesystem, path = storage.arrow_filesystem(write_units(storage, _run_dir(prepared), prepared.units))
+    units = write_units(storage, _run_dir(prepared), prepared.units)
+    filesystem, path = storage.arrow_filesystem(units)
     _configure_ray_data(prepared)
     with ray_session(), as_run_failure():
         records = (
@@ -85,6 +87,7 @@ def render_units(prepared: PreparedRun) -> Iterator[Record]:
             )
         )
         yield from records.iter_rows()
+    storage.delete(units)  # may hold presigned URLs, and has served
 
 
 def actor_config(prepared: PreparedRun) -> ActorConfig:

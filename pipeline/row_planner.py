@@ -32,7 +32,6 @@ class RowPlanner:
         self._model = model
         self._provenance = provenance
         self._overrides = run.setting_overrides()
-        self._defaults = resolve_settings(self._overrides, model.defaults)
         self._versions = _AssetVersions(assets)
         self._row_ids = _RowIds()
 
@@ -74,12 +73,14 @@ class RowPlanner:
             yield self._plan_sample(raw, row, row_id, settings, sample_index)
 
     def _content(self, row: ManifestRow) -> dict[str, Any]:
-        """What a row asks for: two rows with equal content get the same pixels from any run of this config."""
+        """What a row itself asks for, whatever the run or the model adds; the frozen v1 defaults are left out."""
         asked = {"prompt": row.prompt, "style_image_uri": row.style_image_uri}
         optional = {"depth_video_uri": row.depth_video_uri, "seed": row.seed}
         own = {name: getattr(row, name, None) for name in SETTING_NAMES}
         changed = {
-            name: value for name, value in own.items() if value not in (None, getattr(self._defaults, name))
+            name: value
+            for name, value in own.items()
+            if value not in (None, RenderSettings.model_fields[name].default)
         }
         return asked | {name: value for name, value in optional.items() if value is not None} | changed
 

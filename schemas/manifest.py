@@ -1,6 +1,8 @@
 """One manifest row: what a user asks for. The Parquet columns are the fields of `ManifestRow` and `meta_*`."""
 
+import base64
 import difflib
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -161,7 +163,7 @@ def _meta_json(meta: Mapping[str, Any]) -> str | None:
     if not meta:
         return None
     try:
-        text = canonical_json(meta).decode()
+        text = canonical_json({name: _plain_value(value) for name, value in meta.items()}).decode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRowError([f"meta_*: cannot be written as JSON: {error}"]) from None
     if len(text) > MAX_META_BYTES:
@@ -169,6 +171,19 @@ def _meta_json(meta: Mapping[str, Any]) -> str | None:
             [f"meta_*: {len(text)} characters of JSON; at most {MAX_META_BYTES} are allowed"]
         )
     return text
+
+
+def _plain_value(value: Any) -> Any:
+    """A Parquet value as JSON knows it: times as ISO text, decimals and bytes as text, NaN as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_value(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def _sentence(problem: Mapping[str, Any]) -> str:

@@ -94,7 +94,7 @@ class RenderRun(BaseModel):
         description="where videos, commits, records and run/ go: a local folder or s3:// prefix"
     )
     run_id: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="name of this run (default: dated)"
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="name of this run (default: dated)"
     )
 
     seed: int = Field(0, ge=0, lt=2**63, description="run seed; every row's seed is derived from it")

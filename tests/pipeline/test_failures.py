@@ -12,7 +12,9 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 class Refused:
     def __call__(self, batch):
-        raise AccessDenied("s3://bucket/a.mp4 may not be written; check the bucket's policy", "s3://bucket/a.mp4")
+        raise AccessDenied(
+            "s3://bucket/a.mp4 may not be written; check the bucket's policy", "s3://bucket/a.mp4"
+        )
 
 
 def test_the_actor_s_own_words_reach_the_user(monkeypatch):

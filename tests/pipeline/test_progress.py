@@ -19,7 +19,7 @@ def clock(monkeypatch):
 
 def test_lines_count_records_against_the_manifest_and_tell_the_time_left(clock):
     console = Console(file=io.StringIO(), width=120)
-    with RenderProgress(total=10, already_done=3, console=console) as shown:
+    with RenderProgress(total=10, already_done=3, to_render=5, console=console) as shown:
         shown.failed_at_plan(1)
         clock[0] += 50  # start-up: it must not count as time per row
         shown.rendered({"status": "ok"})
@@ -28,12 +28,12 @@ def test_lines_count_records_against_the_manifest_and_tell_the_time_left(clock):
         clock[0] += 20
         shown.rendered({"status": "ok"})
     lines = console.file.getvalue().splitlines()
-    assert lines[-1] == "7/10 records: 2 ok, 2 failed, 3 reused, 20.0 s/row, 0:01:00 left"
+    assert lines[-1] == "7/10 records: 2 ok, 2 failed, 3 reused, 20.0 s/row, 0:00:40 left"
     assert lines[0] == "5/10 records: 1 ok, 1 failed, 3 reused"
 
 
 def test_a_run_of_nothing_says_so(clock):
     console = Console(file=io.StringIO(), width=120)
-    with RenderProgress(total=2, already_done=2, console=console):
+    with RenderProgress(total=2, already_done=2, to_render=0, console=console):
         pass
     assert console.file.getvalue() == "2/2 records: 0 ok, 0 failed, 2 reused\n"

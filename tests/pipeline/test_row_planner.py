@@ -19,7 +19,6 @@ MODEL = ModelInfo(
     defaults={"num_frames": 8, "height": 128, "width": 192, "num_inference_steps": 10},
     pixel_multiple=64,
     unet_channels=320,
-    has_depth_adapter=False,
 )
 PROVENANCE = Provenance("run", "0.1", MODEL.fingerprint, True, "stylecrafter", "float32", 0)
 
@@ -80,12 +79,27 @@ def test_seed_ignores_settings_model_and_row_id_so_that_sweeps_are_paired():
 
 
 @pytest.mark.parametrize(
-    "column", [{"num_inference_steps": 10}, {"style_scale": 1.0}, {"negative_prompt": ""}, {"num_samples": 1},
+    "column", [{"num_frames": None}, {"style_scale": 1.0}, {"negative_prompt": ""}, {"num_samples": 1},
                {"priority": 0}, {"depth_video_uri": None}, {"mode": "video"}, {"fps": 10}, {"meta_source": "web"}]
 )  # fmt: skip
 def test_a_column_at_its_default_changes_no_name(column):
     [before], [after] = plan(row()), plan(row(**column))
     assert (before.row_id, before.row_key, before.record_id) == (after.row_id, after.row_key, after.record_id)
+
+
+def test_a_column_at_the_model_s_default_asks_for_the_same_video():
+    [before], [after] = plan(row()), plan(row(num_inference_steps=10))
+    assert before.row_key == after.row_key
+
+
+def test_a_row_keeps_its_id_under_any_run_and_model():
+    [before], [after] = plan(row(num_frames=8)), plan(row(num_frames=8), num_frames=4, width=256)
+    assert before.row_id == after.row_id
+
+
+def test_two_unicode_forms_of_an_id_are_one():
+    first, second = plan(row(row_id="\u00e9"), row(row_id="e\u0301"))
+    assert (first.row_id, second.row_id) == ("\u00e9", "\u00e9~2")
 
 
 @pytest.mark.parametrize(
