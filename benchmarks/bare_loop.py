@@ -172,7 +172,7 @@ def main() -> None:
     given = parser.parse_args()
 
     torch.set_num_threads(given.threads)
-    pipeline = StyleCrafterPipeline.from_pretrained(given.model, torch_dtype=getattr(torch, given.dtype))
+    pipeline = StyleCrafterPipeline.from_pretrained(given.model, dtype=getattr(torch, given.dtype))
     pipeline = pipeline.to(given.device)
     rows = read_rows(given.manifest, given.model)[given.shard :: given.shards]
     given.output.mkdir(parents=True, exist_ok=True)

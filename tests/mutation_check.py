@@ -131,8 +131,8 @@ MUTATIONS = (
     Mutation(
         "frames rounded instead of truncated",
         "pipeline_stylecrafter.py",
-        "((frames + 1) / 2 * 255).to(torch.uint8)",
-        "((frames + 1) / 2 * 255).round().to(torch.uint8)",
+        "((frames_BCTHW.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)",
+        "((frames_BCTHW.clamp(-1, 1) + 1) / 2 * 255).round().to(torch.uint8)",
         SAMPLING,
     ),
     Mutation(
