@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,13 +85,18 @@ class RenderActor:
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         unpublished: deque[Future[Record]] = deque()
         fetching = self._fetch_all(batches[0])
-        for following in [*batches[1:], []]:
-            jobs = [future.result() for future in fetching]
-            fetching = self._fetch_all(following)  # downloads while this batch denoises
-            unpublished += self._render_batch(jobs)
-            while len(unpublished) > _MAX_UNPUBLISHED_BATCHES * size:
-                yield unpublished.popleft().result()
-        yield from (future.result() for future in unpublished)
+        try:
+            for following in [*batches[1:], []]:
+                jobs = [future.result() for future in fetching]
+                fetching = self._fetch_all(following)  # downloads while this batch denoises
+                unpublished += self._render_batch(jobs)
+                while len(unpublished) > _MAX_UNPUBLISHED_BATCHES * size:
+                    yield unpublished.popleft().result()
+            yield from (future.result() for future in unpublished)
+        finally:
+            wait(
+                unpublished
+            )  # what is rendered gets its chance to be committed, also when the run is about to end
 
     def _fetch_all(self, rows: Sequence[PlannedRow]) -> list[Future[_Job]]:
         return [self._fetchers.submit(self._fetch, row) for row in rows]

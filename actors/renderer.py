@@ -87,9 +87,10 @@ class Renderer:
         return self._texts.get(prompt, lambda: self.pipeline.encode_prompt([prompt]))
 
     def _style(self, images: Sequence[StyleImage]) -> torch.Tensor:
-        pictures = [Image.fromarray(image.pixels) for image in images]
         key = tuple(image.sha256 for image in images)
-        return self._styles.get(key, lambda: self.pipeline.encode_style(pictures))
+        return self._styles.get(
+            key, lambda: self.pipeline.encode_style([Image.fromarray(image.pixels) for image in images])
+        )
 
     def _denoise(
         self,

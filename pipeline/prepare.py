@@ -6,7 +6,8 @@ from typing import Any
 from actors.assets import AssetLoader
 from actors.commits import CommitStore
 from actors.records import Provenance
-from actors.storage import Storage
+from actors.storage import Storage, is_local
+from actors.uris import absolute_path
 from pipeline.compute import Compute, choose_compute, resources
 from pipeline.ledger import read_commit_index
 from pipeline.manifest_reader import ManifestReader
@@ -45,6 +46,7 @@ def prepare(run: RenderRun) -> PreparedRun:
         UsageError, ManifestError: the run cannot be as asked.
         InfrastructureError: manifest, model or output cannot be reached.
     """
+    run = _with_absolute_paths(run)
     storage = Storage(run.limits)
     compute = choose_compute(run, resources())
     model = read_model_info(storage, run.model)
@@ -54,3 +56,10 @@ def prepare(run: RenderRun) -> PreparedRun:
     index = read_commit_index(CommitStore(storage, run.output))
     plan = make_plan(reader, planner, index, compute, model.unet_channels)
     return PreparedRun(run, storage, model, compute, provenance, plan, work_units(plan, run, compute))
+
+
+def _with_absolute_paths(run: RenderRun) -> RenderRun:
+    """Local paths mean this process's folder, in workers and in records too."""
+    names = ("manifest", "model", "output")
+    local = {name: absolute_path(uri) for name in names if is_local(uri := getattr(run, name))}
+    return run.model_copy(update=local)

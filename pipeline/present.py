@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.summary import RunSummary
@@ -17,7 +18,7 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     """What a run will do."""
     table = Table(title="Plan", show_header=False, title_justify="left")
     table.add_row(
-        "manifest", f"{plan['manifest']}  ({plan['manifest_rows']} rows, {plan['records']} records)"
+        "manifest", f"{escape(plan['manifest'])}  ({plan['manifest_rows']} rows, {plan['records']} records)"
     )
     table.add_row("to render", f"{plan['to_render']} videos in {plan['work_units']} work units")
     table.add_row("to copy", f"{plan['to_copy']} records that share a video with another")
@@ -48,9 +49,9 @@ def print_summary(summary: RunSummary, output: str, console: Console) -> None:
         table.add_row(
             "mean scores", ", ".join(f"{name} {value:.4f}" for name, value in summary.mean_scores.items())
         )
-    table.add_row("videos", f"{output}/videos")
-    table.add_row("records", f"{output}/records")
-    table.add_row("summary", f"{output}/run/summary.json")
+    table.add_row("videos", escape(f"{output}/videos"))
+    table.add_row("records", escape(f"{output}/records"))
+    table.add_row("summary", escape(f"{output}/run/summary.json"))
     console.print(table)
     if not summary.model_trained:
         console.print(UNTRAINED_NOTE, style="yellow", highlight=False)

@@ -29,7 +29,7 @@ def publish_snapshot(storage: Storage, output: str, record_ids: list[str]) -> li
     earlier = [stat.uri for stat in storage.list(join(output, "records"))]
     files: list[str] = []
     remaining = iter(records)
-    while part := list(islice(remaining, _ROWS_PER_FILE)):
+    while (part := list(islice(remaining, _ROWS_PER_FILE))) or not files:
         uri = join(output, "records", f"part-{name}-{len(files):05d}.parquet")
         storage.write_bytes(uri, parquet_bytes(records_table(part)))
         files.append(uri)

@@ -1,5 +1,6 @@
 """The render actor without a cluster: failures of one row stay with that row."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -151,3 +152,20 @@ def test_a_row_renders_the_same_frames_in_any_batch_and_with_any_threads(actor, 
     for one, in_batch in zip(alone, actor._renderer.render(rows, images), strict=True):
         difference = np.abs(one.frames_THWC.astype(int) - in_batch.frames_THWC.astype(int))
         assert (difference <= 2).mean() >= 0.999
+
+
+def test_what_is_rendered_is_committed_even_when_a_later_fetch_ends_the_run(actor, rows, output, monkeypatch):
+    style_image = actor._assets.style_image
+    monkeypatch.setattr(actor, "_config", dataclasses.replace(actor._config, batch_size=1))
+    calls = []
+
+    def store_goes_down(asset):
+        calls.append(asset)
+        if len(calls) > 2:
+            raise InfrastructureError("the object store does not answer")
+        return style_image(asset)
+
+    monkeypatch.setattr(actor._assets, "style_image", store_goes_down)
+    with pytest.raises(InfrastructureError):
+        render(actor, rows)
+    assert len(list(output.rglob("commits/**/*.json"))) == 2

@@ -208,3 +208,15 @@ def test_samples_and_per_row_settings(tmp_path, rows, run_rows):
     assert len(videos_of(tmp_path / "out")) == 2
     assert json.loads(records[0]["meta"]) == {"meta_tag": "x"}
     assert records[0]["duration_s"] == pytest.approx(0.4)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_empty_manifest_is_done_and_readable(tmp_path, tiny_model, monkeypatch):
+    empty = pa.table(
+        {"prompt": [], "style_image_uri": []}, schema=manifest_schema(["prompt", "style_image_uri"])
+    )
+    pq.write_table(empty, tmp_path / "empty.parquet")
+    monkeypatch.chdir(tmp_path)
+    summary = render(prepare(RenderRun(manifest="empty.parquet", model=str(tiny_model), output="out")))
+    assert summary.exit_code(0.0) == ExitCode.DONE
+    assert records_of(tmp_path / "out") == []
