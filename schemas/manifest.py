@@ -43,13 +43,17 @@ class InvalidRowError(ValueError):
 
 
 def _no_control_characters(text: str) -> str:
-    text = unicodedata.normalize("NFC", text)  # names are hashed in this form: what looks equal is equal
     for position, character in enumerate(text):
         if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\t\n\r":
             raise ValueError(
                 f"control character U+{ord(character):04X} at position {position} is not allowed"
             )
     return text
+
+
+def _nfc(text: str) -> str:
+    """The form in which names are hashed, so that ids that look equal are equal. Not for URIs: a key is its bytes."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _not_blank(text: str) -> str:
@@ -64,6 +68,9 @@ def _one_as_list(value: Any) -> Any:
 
 PlainText = Annotated[str, AfterValidator(_no_control_characters)]
 Uri = Annotated[PlainText, Field(max_length=MAX_URI_CHARS), AfterValidator(_not_blank)]
+RowId = Annotated[
+    PlainText, Field(max_length=MAX_ROW_ID_CHARS), AfterValidator(_not_blank), AfterValidator(_nfc)
+]
 References = Annotated[
     list[Uri], BeforeValidator(_one_as_list), Field(min_length=1, max_length=MAX_REFERENCES)
 ]
@@ -77,7 +84,7 @@ class ManifestRow(BaseModel):
     prompt: Annotated[PlainText, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_not_blank)]
     style_image_uri: References
     depth_video_uri: Uri | None = None
-    row_id: Annotated[PlainText, Field(max_length=MAX_ROW_ID_CHARS), AfterValidator(_not_blank)] | None = None
+    row_id: RowId | None = None
     negative_prompt: Annotated[PlainText, Field(max_length=MAX_PROMPT_CHARS)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     num_frames: FrameCount | None = None

@@ -195,3 +195,10 @@ def test_a_broken_row_keeps_a_usable_id_and_gets_one_otherwise() -> None:
 def test_metadata_of_any_parquet_type_is_carried(value: Any, carried: str) -> None:
     row = parse_row({"prompt": "a", "style_image_uri": "b", "meta_x": value})
     assert row.meta == f'{{"meta_x":{carried}}}'
+
+
+def test_a_uri_keeps_its_unicode_form_and_an_id_does_not() -> None:
+    decomposed = "e\u0301"
+    row = parse_row({"prompt": "a", "style_image_uri": f"s3://b/{decomposed}.png", "row_id": decomposed})
+    assert row.style_image_uri == [f"s3://b/{decomposed}.png"]
+    assert row.row_id == "\u00e9"
