@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from actors import decoder_process as protocol
+from actors.watchdog import Watchdog
 from schemas.record import ErrorClass, RowError
 from schemas.run import FetchLimits
 
@@ -80,27 +81,19 @@ class MediaDecoder:
 
     def _request(self, data: bytes) -> np.ndarray:
         process = self._running()
-        timed_out = threading.Event()
         timeout_s = self._limits.decode_timeout_s
-
-        def give_up() -> None:
-            timed_out.set()
-            process.kill()
-
-        timer = threading.Timer(timeout_s, give_up)
-        timer.daemon = True
-        timer.start()
+        watchdog = Watchdog(process, timeout_s)
         try:
-            return self._exchange(process, data)
+            with watchdog:
+                return self._exchange(process, data)
         except (_DiedError, OSError) as error:
             self._end()
-            if timed_out.is_set():
+            if watchdog.fired:
                 message = f"the picture took longer than the {timeout_s:g} s allowed to decode"
                 raise RowError(ErrorClass.ASSET_TIMEOUT, message) from None
             raise _DiedError(f"exit status {process.returncode}") from error
         finally:
-            timer.cancel()
-            if timed_out.is_set():
+            if watchdog.fired:
                 self._end()
 
     def _exchange(self, process: subprocess.Popen[bytes], data: bytes) -> np.ndarray:

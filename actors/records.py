@@ -10,6 +10,7 @@ from schemas.identity import KEY_VERSION, record_id
 from schemas.planned import PlannedRow
 from schemas.record import RECORD_SCHEMA, SCHEMA_VERSION, RowError, Status
 
+Record = dict[str, Any]  # one row of RECORD_SCHEMA
 _TEXT_COLUMNS = ("prompt", "depth_video_uri", "negative_prompt", "mode")
 _MAX_ERROR_CHARS = 2_000
 _MAX_ECHO_CHARS = 500  # of a broken row's text that its record repeats
@@ -28,7 +29,7 @@ class Provenance:
     render_epoch: int
 
 
-def finished_record(row: PlannedRow, provenance: Provenance, **outcome: Any) -> dict[str, Any]:
+def finished_record(row: PlannedRow, provenance: Provenance, **outcome: Any) -> Record:
     """The record of a planned row; `outcome` fills the columns that the row does not."""
     return _complete(
         {
@@ -50,14 +51,12 @@ def finished_record(row: PlannedRow, provenance: Provenance, **outcome: Any) -> 
     )
 
 
-def failed_record(row: PlannedRow, provenance: Provenance, error: RowError, **outcome: Any) -> dict[str, Any]:
+def failed_record(row: PlannedRow, provenance: Provenance, error: RowError, **outcome: Any) -> Record:
     """The record of a planned row that could not be rendered."""
     return finished_record(row, provenance, **_failure(error), **outcome)
 
 
-def broken_record(
-    raw: Mapping[str, Any], row_id: str, provenance: Provenance, error: RowError
-) -> dict[str, Any]:
+def broken_record(raw: Mapping[str, Any], row_id: str, provenance: Provenance, error: RowError) -> Record:
     """The record of a manifest row that cannot be planned; of its content, only plain text is repeated."""
     texts = {name: raw[name][:_MAX_ECHO_CHARS] for name in _TEXT_COLUMNS if isinstance(raw.get(name), str)}
     return _complete(
@@ -75,7 +74,7 @@ def broken_record(
     )
 
 
-def copied_record(row: PlannedRow, source: Mapping[str, Any]) -> dict[str, Any]:
+def copied_record(row: PlannedRow, source: Mapping[str, Any]) -> Record:
     """The record of a row whose video another record has: that record's outcome and provenance, this row's identity."""
     own = {
         "row_id": row.row_id,

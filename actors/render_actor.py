@@ -17,7 +17,7 @@ from actors.actor_config import ActorConfig
 from actors.assets import AssetLoader, StyleImage
 from actors.commits import CommitStore
 from actors.publisher import PublishedVideo, Publisher
-from actors.records import failed_record, finished_record
+from actors.records import Record, failed_record, finished_record
 from actors.renderer import RenderedVideo, Renderer
 from actors.scorer import Scorer
 from actors.storage import Storage
@@ -27,7 +27,6 @@ from schemas.run import InfrastructureError
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
 _FETCH_THREADS = 4
 _PUBLISH_THREADS = 2  # one video encodes while another uploads
 _MAX_UNPUBLISHED_BATCHES = 3  # bounds the frames held in memory
@@ -94,9 +93,8 @@ class RenderActor:
                     yield unpublished.popleft().result()
             yield from (future.result() for future in unpublished)
         finally:
-            wait(
-                unpublished
-            )  # what is rendered gets its chance to be committed, also when the run is about to end
+            # What is rendered gets its chance to be committed, also when the run is about to end.
+            wait(unpublished)
 
     def _fetch_all(self, rows: Sequence[PlannedRow]) -> list[Future[_Job]]:
         return [self._fetchers.submit(self._fetch, row) for row in rows]

@@ -9,7 +9,6 @@ import re
 import struct
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
+
+from actors.watchdog import Watchdog
 
 # Frames are uint8 THWC, RGB: T frames, H height, W width, C = 3.
 
@@ -132,30 +133,22 @@ def _ffmpeg(arguments: list[str], timeout_s: float) -> Iterator[subprocess.Popen
             stdout=subprocess.PIPE,
             stderr=log,
         )
-        timed_out = threading.Event()
-
-        def give_up() -> None:
-            timed_out.set()
-            process.kill()
-
-        timer = threading.Timer(timeout_s, give_up)
-        timer.daemon = True
-        timer.start()
+        watchdog = Watchdog(process, timeout_s)
         try:
-            try:
-                yield process
-            except (BrokenPipeError, VideoError) as error:
-                # It stopped reading or writing: its own words say why.
-                process.kill() if isinstance(error, VideoError) else process.wait()
-                raise VideoError(f"{error}: {_tail(log)}".rstrip(": ")) from error
-            process.wait()
+            with watchdog:
+                try:
+                    yield process
+                except (BrokenPipeError, VideoError) as error:
+                    # It stopped reading or writing: its own words say why.
+                    process.kill() if isinstance(error, VideoError) else process.wait()
+                    raise VideoError(f"{error}: {_tail(log)}".rstrip(": ")) from error
+                process.wait()
         finally:
-            timer.cancel()
             process.kill()
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 _close(pipe)
-        if timed_out.is_set():
+        if watchdog.fired:
             raise VideoError(f"ffmpeg took longer than the {timeout_s:.0f} s allowed")
         if process.returncode != 0:
             raise VideoError(f"ffmpeg ended with status {process.returncode}: {_tail(log)}")

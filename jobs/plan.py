@@ -14,7 +14,7 @@ def main() -> int:
     from pipeline.prepare import prepare
     from pipeline.present import print_plan  # after the flags: --help need not wait for torch
 
-    print_plan(prepare(run).describe(), Console())
+    print_plan(prepare(run).description, Console())
     return ExitCode.DONE
 
 

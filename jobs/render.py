@@ -17,7 +17,7 @@ def main() -> int:
 
     console = Console()
     prepared = prepare(run)
-    print_plan(prepared.describe(), console)
+    print_plan(prepared.description, console)
     if prepared.units:
         console.print("starting the render actors; each loads the model first", highlight=False)
     summary = render(prepared)

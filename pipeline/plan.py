@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from actors.records import Record
 from actors.storage import Storage, join
 from pipeline.compute import Compute
 from pipeline.estimate import video_seconds
 from pipeline.ledger import CommitIndex
 from pipeline.manifest_reader import ManifestReader
-from pipeline.row_planner import Record, RowPlanner
+from pipeline.row_planner import RowPlanner
 from pipeline.snapshot import parquet_bytes
 from schemas.planned import Bucket, PlannedRow, units_table
 from schemas.record import ErrorClass, Status

@@ -1,6 +1,7 @@
 """A run before anything happens: every row of the manifest validated, named, and joined with what is committed."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from actors.assets import AssetLoader
@@ -35,7 +36,9 @@ class PreparedRun:
     def commits(self) -> CommitStore:
         return CommitStore(self.storage, self.run.output)
 
-    def describe(self) -> dict[str, Any]:
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """The plan as JSON (see `plan_summary`)."""
         return plan_summary(self.plan, self.run, self.compute, len(self.units))
 
 

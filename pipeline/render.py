@@ -14,7 +14,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from actors.actor_config import ActorConfig
 from actors.commits import CommitStore
-from actors.records import copied_record
+from actors.records import Record, copied_record
 from actors.storage import join
 from pipeline.cluster import ray_session
 from pipeline.compute import READ_CPUS
@@ -22,7 +22,6 @@ from pipeline.failures import as_run_failure
 from pipeline.plan import write_units
 from pipeline.prepare import PreparedRun
 from pipeline.progress import RenderProgress
-from pipeline.row_planner import Record
 from pipeline.snapshot import publish_snapshot
 from pipeline.summary import RunSummary, summarise
 from schemas.planned import PlannedRow
@@ -50,7 +49,7 @@ def render(prepared: PreparedRun) -> RunSummary:
             progress.rendered(record)
         progress.reused(_copy(prepared, plan.to_copy_after))
     records = publish_snapshot(prepared.storage, prepared.run.output, plan.record_ids)
-    summary = summarise(prepared.describe(), records, prepared.provenance, wall_s=monotonic() - started)
+    summary = summarise(prepared.description, records, prepared.provenance, wall_s=monotonic() - started)
     _write_json(prepared, "summary.json", summary.as_json())
     return summary
 
@@ -143,7 +142,7 @@ def _run_dir(prepared: PreparedRun) -> str:
 
 def _write_run_files(prepared: PreparedRun) -> None:
     _write_json(prepared, "config.json", prepared.run.model_dump(mode="json"))
-    _write_json(prepared, "plan.json", prepared.describe())
+    _write_json(prepared, "plan.json", prepared.description)
 
 
 def _write_json(prepared: PreparedRun, name: str, value: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from actors.assets import AssetLoader
-from actors.records import Provenance, broken_record, failed_record
+from actors.records import Provenance, Record, broken_record, failed_record
 from actors.storage import ObjectStat, resolve
 from pipeline.manifest_reader import RawRow
 from pipeline.model_info import ModelInfo
@@ -20,8 +20,6 @@ _PROBES = 16
 _UNSEEN = (
     "unseen"  # the version of an asset that could not be looked at; when it appears, the row's key changes
 )
-
-Record = dict[str, Any]
 
 
 class RowPlanner:

@@ -7,7 +7,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from schemas.identity import record_id
-from schemas.settings import RenderSettings
+from schemas.record import RECORD_SCHEMA
+from schemas.settings import SETTING_NAMES, RenderSettings
 
 Bucket = tuple[str, int, int, int, int]
 
@@ -58,23 +59,7 @@ _ASSET_TYPE = pa.struct(
         pa.field("size_bytes", pa.int64()),
     ]
 )
-_SETTINGS_TYPE = pa.struct(
-    [
-        pa.field("mode", pa.string()),
-        pa.field("num_frames", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("width", pa.int32()),
-        pa.field("fps", pa.int32()),
-        pa.field("num_inference_steps", pa.int32()),
-        pa.field("text_guidance_scale", pa.float64()),
-        pa.field("style_guidance_scale", pa.float64()),
-        pa.field("style_scale", pa.float64()),
-        pa.field("negative_prompt", pa.string()),
-        pa.field("eta", pa.float64()),
-        pa.field("guidance", pa.string()),
-        pa.field("crf", pa.int32()),
-    ]
-)
+_SETTINGS_TYPE = pa.struct([RECORD_SCHEMA.field(name) for name in SETTING_NAMES])
 _ROW_TYPE = pa.struct(
     [
         pa.field("row_id", pa.string()),

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from schemas.settings import (
+    SETTING_NAMES,
     FrameCount,
     FramesPerSecond,
     GuidanceForm,
@@ -163,7 +164,8 @@ class RenderRun(BaseModel):
 
     def setting_overrides(self) -> dict[str, object]:
         """The settings that this run gives to every row that does not bring its own."""
-        return self.model_dump(exclude_none=True)
+        given = self.model_dump(exclude_none=True)
+        return {name: given[name] for name in SETTING_NAMES if name in given}
 
 
 class ManifestRun(BaseModel):

@@ -9,10 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from moviepy import VideoFileClip
 
-import pipeline.render
-from actors.render_actor import RenderActor
 from pipeline.prepare import prepare
-from pipeline.render import actor_config, render
+from pipeline.render import render
 from schemas.manifest import manifest_schema
 from schemas.record import RECORD_SCHEMA
 from schemas.run import ExitCode, RenderRun
@@ -31,19 +29,6 @@ def rows(pictures):
         {"prompt": "a dog", "style_image_uri": [f"{pictures}/1.png", f"{pictures}/2.png"]},
         {"prompt": "a house", "style_image_uri": [f"{pictures}/2.png"]},
     ]
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Renders without Ray, in this process: the flow of rows is the same, and starting takes no time."""
-
-    def render_units(prepared):
-        if prepared.units:
-            actor = RenderActor(actor_config(prepared))
-            for unit in prepared.units:
-                yield from actor.render_rows(unit)
-
-    monkeypatch.setattr(pipeline.render, "render_units", render_units)
 
 
 @pytest.fixture

@@ -7,16 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import pipeline.render
-from actors.render_actor import RenderActor
 from pipeline.prepare import prepare
-from pipeline.render import actor_config, render
+from pipeline.render import render
 from schemas.manifest import manifest_schema
 from schemas.run import RenderRun
 
 
 @pytest.fixture
-def store(s3_env, tiny_model, pictures, tmp_path, monkeypatch):
+def store(in_process, s3_env, tiny_model, pictures, tmp_path, monkeypatch):
     """Manifest, model and pictures in S3; rendering in this process."""
     monkeypatch.setenv("STYLECRAFTER_CACHE", str(tmp_path / "cache"))
     client = s3_env.client()
@@ -25,14 +23,6 @@ def store(s3_env, tiny_model, pictures, tmp_path, monkeypatch):
             folder, root = ("model", tiny_model) if tiny_model in path.parents else ("pictures", pictures)
             key = f"{folder}/{path.relative_to(root)}"
             client.put_object(Bucket="styles", Key=key, Body=path.read_bytes())
-
-    def render_units(prepared):
-        if prepared.units:
-            yield from RenderActor(actor_config(prepared)).render_rows(
-                [row for unit in prepared.units for row in unit]
-            )
-
-    monkeypatch.setattr(pipeline.render, "render_units", render_units)
     return s3_env
 
 
