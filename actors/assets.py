@@ -73,7 +73,7 @@ class AssetLoader:
             self._storage.check_input(location)
             return self._storage.stat(location, max_bytes=self._limits.max_image_bytes)
         except StorageError as error:
-            raise _row_error(error, location) from error
+            raise row_error(error, location) from error
 
     def style_image(self, ref: AssetRef) -> StyleImage:
         """The asset as it was planned.
@@ -108,7 +108,7 @@ class AssetLoader:
             self._storage.check_input(ref.location)
             data, stat = self._storage.fetch(ref.location, self._limits.max_image_bytes)
         except StorageError as error:
-            raise _row_error(error, ref.location) from error
+            raise row_error(error, ref.location) from error
         shown = redact(ref.uri)
         if stat.version != ref.version:
             raise RowError(
@@ -124,7 +124,7 @@ class AssetLoader:
         return StyleImage(pixels, hashlib.sha256(data).hexdigest())
 
 
-def _row_error(error: StorageError, location: str) -> RowError:
+def row_error(error: StorageError, location: str) -> RowError:
     """The row's error for one of the storage's, unless the storage as a whole is what failed."""
     if isinstance(error, StorageUnavailable) and scheme_of(location) not in {"http", "https"}:
         raise error

@@ -145,14 +145,14 @@ class RenderActor:
     def _score(self, job: _Job) -> None:
         if self._scorer is None or job.video is None:
             return
-        started = time.perf_counter()
         try:
             with self._device_lock:
+                started = time.perf_counter()  # waiting for the other unit's denoising is not scoring
                 scores = self._scorer.score(job.video.frames_THWC, job.row.prompt, job.images)
+                job.timings["score_s"] = time.perf_counter() - started
             job.scores = scores.as_columns()
         except Exception as error:  # noqa: BLE001 - ends as the row's record
             job.error = _as_row_error(error)
-        job.timings["score_s"] = time.perf_counter() - started
 
     def _finish(self, job: _Job) -> Record:
         """Publishes and commits one row; its failures become its record."""

@@ -128,7 +128,7 @@ def _ffmpeg(arguments: list[str], timeout_s: float) -> Iterator[subprocess.Popen
     """Runs ffmpeg with pipes; what it did not do in time, or well, raises when the block ends."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [_ffmpeg_binary(), "-hide_banner", "-nostats", "-loglevel", "error", "-y", *arguments],
+            [ffmpeg_binary(), "-hide_banner", "-nostats", "-loglevel", "error", "-y", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -155,7 +155,7 @@ def _ffmpeg(arguments: list[str], timeout_s: float) -> Iterator[subprocess.Popen
 
 
 @lru_cache(1)
-def _ffmpeg_binary() -> str:
+def ffmpeg_binary() -> str:
     # Late: importing moviepy costs a second, which only processes that encode should pay.
     from moviepy.config import FFMPEG_BINARY
 

@@ -53,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             work = prepare(given, folder.resolve())
             pairs = measure(work, given, folder.resolve())
-        except (BenchmarkError, UsageError) as error:
+        except UsageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except BenchmarkError as error:
             print(f"benchmark failed: {error}", file=sys.stderr)
             return 1
         print_report([pair.bare for pair in pairs], [pair.pipeline for pair in pairs], work)
@@ -76,9 +79,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--actors",
         type=int,
-        default=1,
+        default=0,
         metavar="N",
-        help="render actors, and bare loops side by side (default: 1)",
+        help="render actors, and as many bare loops side by side (default: what jobs.render chooses)",
     )
     parser.add_argument(
         "--video-seconds",
@@ -94,25 +97,22 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="empty or new folder to work in and to keep (default: none kept)",
     )
     given = parser.parse_args(argv)
-    for name in ("rows", "repeats", "batch_size", "actors", "video_seconds"):
+    if given.actors < 0:
+        parser.error(f"--actors {given.actors}: must not be negative")
+    for name in ("rows", "repeats", "batch_size", "video_seconds"):
         if getattr(given, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} {getattr(given, name)}: must be more than 0")
-    at_once = given.batch_size * given.actors
-    if given.rows % at_once or given.rows < _MIN_BATCHES * at_once:
-        least = _MIN_BATCHES * at_once
-        parser.error(
-            f"--rows {given.rows}: must be a multiple of actors x batch size = {at_once}, at least {least}"
-        )
     if given.work_dir and given.work_dir.is_dir() and any(given.work_dir.iterdir()):
         parser.error(f"--work-dir {given.work_dir}: must be empty")
     return given
 
 
 def prepare(given: argparse.Namespace, folder: Path) -> Workload:
-    """Writes model and pictures, and asks the pipeline what pool it would choose."""
-    print("writing the model and the style pictures", flush=True)
-    write_model(folder / "model")
-    write_styles(folder / "styles", given.rows)
+    """Writes model and pictures, and asks the pipeline what pool it would choose.
+
+    Raises:
+        UsageError: the rows do not fill batches of all actors evenly.
+    """
     run = RenderRun(
         manifest=str(folder / "manifest.parquet"),
         model=str(folder / "model"),
@@ -121,7 +121,16 @@ def prepare(given: argparse.Namespace, folder: Path) -> Workload:
         actors=given.actors,
     )
     compute = choose_compute(run, resources())
-    return Workload(Path(run.manifest), Path(run.model), given.rows, given.batch_size, compute)
+    work = Workload(Path(run.manifest), Path(run.model), given.rows, given.batch_size, compute)
+    least = _MIN_BATCHES * work.at_once
+    if work.rows % work.at_once or work.rows < least:
+        raise UsageError(
+            f"--rows {work.rows}: must be a multiple of actors x batch size = {work.at_once}, at least {least}"
+        )
+    print("writing the model and the style pictures", flush=True)
+    write_model(work.model)
+    write_styles(folder / "styles", given.rows)
+    return work
 
 
 def measure(work: Workload, given: argparse.Namespace, folder: Path) -> list[Pair]:

@@ -13,6 +13,9 @@ from schemas.run import RenderRun, UsageError
 READ_CPUS = 0.25
 _HEADROOM_CPUS = 1 + READ_CPUS
 _MIN_CPUS = 0.5
+# Without a GPU, actors of one thread each: two of them rendered twice as fast as one with two threads, which mostly
+# wait for each other (docs/performance.md). Each holds a model, hence the bound.
+_MAX_CPU_ACTORS = 4
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def choose_compute(run: RenderRun, available: Resources) -> Compute:
     """
     _check_paths(run, available)
     gpus_per_actor = run.gpus_per_actor if available.gpus else 0.0
-    actors = run.actors or (int(available.gpus / gpus_per_actor) if gpus_per_actor else 1)
+    actors = run.actors or (
+        int(available.gpus / gpus_per_actor) if gpus_per_actor else _cpu_actors(run, available.cpus)
+    )
     cores = available.cpus / actors
     cpus_per_actor = run.cpus_per_actor or (
         1.0 if gpus_per_actor else max(_MIN_CPUS, available.cpus - _HEADROOM_CPUS) / actors
@@ -70,6 +75,11 @@ def choose_compute(run: RenderRun, available: Resources) -> Compute:
     if dtype == "auto":
         dtype = "bfloat16" if gpus_per_actor else "float32"
     return Compute(actors, cpus_per_actor, gpus_per_actor, max(1, int(cores)), dtype)
+
+
+def _cpu_actors(run: RenderRun, cpus: float) -> int:
+    most = int((cpus - _HEADROOM_CPUS) / run.cpus_per_actor) if run.cpus_per_actor else int(cpus)
+    return max(1, min(_MAX_CPU_ACTORS, most))
 
 
 def _check_fit(kind: str, actors: int, each: float, headroom: float, available: float) -> None:

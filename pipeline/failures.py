@@ -5,20 +5,24 @@ from contextlib import contextmanager
 
 from ray.exceptions import RayError
 
-from schemas.run import InfrastructureError
+from schemas.manifest import ManifestError
+from schemas.run import InfrastructureError, UsageError
+
+_NAMED = (InfrastructureError, ManifestError, UsageError)
 
 
 @contextmanager
-def as_run_failure() -> Iterator[None]:
-    """Raises what Ray Data reports as the InfrastructureError behind it, or one that says what Ray said."""
+def as_run_failure(who: str = "the render actors") -> Iterator[None]:
+    """Raises what Ray Data reports as the error of ours behind it, or an InfrastructureError with Ray's words."""
     try:
         yield
     except RayError as error:
         for cause in _chain(error):
-            if isinstance(cause, InfrastructureError) and not isinstance(cause, RayError):
+            named = next((kind for kind in _NAMED if isinstance(cause, kind)), None)
+            if named is not None and not isinstance(cause, RayError):
                 # Ray Data appends advice of its own to the message.
-                raise InfrastructureError(str(cause).splitlines()[0]) from error
-        raise InfrastructureError(f"the render actors failed: {_last_line(error)}") from error
+                raise named(str(cause).splitlines()[0]) from error
+        raise InfrastructureError(f"{who} failed: {_last_line(error)}") from error
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

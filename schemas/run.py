@@ -63,10 +63,28 @@ class FetchLimits(BaseModel):
     decode_memory_bytes: int = Field(2 * 2**30, ge=2**28, description="memory of the decoding subprocess")
 
 
-def _check_output_scheme(output: str) -> None:
+def check_output_scheme(output: str) -> None:
+    """Refuses an output that nothing can be written to.
+
+    Raises:
+        ValueError: names the scheme and what is allowed.
+    """
     scheme = output.split("://", 1)[0] if "://" in output else "file"
     if scheme not in OUTPUT_SCHEMES:
         raise ValueError(f"output = {output!r}: scheme {scheme!r} is not one of {', '.join(OUTPUT_SCHEMES)}")
+
+
+def named_uri(value: str) -> str:
+    """A URI or path without its last slash.
+
+    Raises:
+        ValueError: it is blank, or names no bucket or folder.
+    """
+    if not value.strip():
+        raise ValueError("must not be empty")
+    if value.split("://", 1)[-1].strip("/") == "" and value != "/":
+        raise ValueError(f"{value!r} names no bucket or folder")
+    return value.rstrip("/") or value
 
 
 class RenderRun(BaseModel):
@@ -128,7 +146,7 @@ class RenderRun(BaseModel):
     render_epoch: int = Field(0, ge=0, description="raise it to render everything again")
 
     actors: int = Field(
-        0, ge=0, le=10_000, description="render actors, one model each (0: one per GPU, else one)"
+        0, ge=0, le=10_000, description="render actors, one model each (0: one per GPU; without one per CPU core, at most 4)"
     )
     batch_size: int = Field(1, ge=1, le=64, description="videos denoised together")
     unit_rows: int = Field(0, ge=0, le=10_000, description="rows per work unit (0: chosen from cost)")
@@ -151,15 +169,11 @@ class RenderRun(BaseModel):
     @field_validator("manifest", "model", "output")
     @classmethod
     def _not_blank(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("must not be empty")
-        if value.split("://", 1)[-1].strip("/") == "" and value != "/":
-            raise ValueError(f"{value!r} names no bucket or folder")
-        return value.rstrip("/") or value
+        return named_uri(value)
 
     @model_validator(mode="after")
     def _output_scheme(self) -> "RenderRun":
-        _check_output_scheme(self.output)
+        check_output_scheme(self.output)
         return self
 
     def setting_overrides(self) -> dict[str, object]:
@@ -215,5 +229,5 @@ class ManifestRun(BaseModel):
     def _parquet_output(self) -> "ManifestRun":
         if not self.output.endswith(".parquet"):
             raise ValueError(f"--output {self.output!r}: must end in .parquet")
-        _check_output_scheme(self.output)
+        check_output_scheme(self.output)
         return self

@@ -1,12 +1,13 @@
 """Attention processors of the StyleCrafter UNet.
 
 Shapes: B rows, T frames, N = B*T (row major), L pixels of a frame, M sequences, C channels,
-H heads, D head width, S text tokens, K style tokens, R = 2 * max_distance + 1 relative positions.
+H heads, D head width, S text tokens (or all tokens attended to), K style tokens,
+R = 2 * max_distance + 1 relative positions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -27,34 +28,53 @@ class StyleLayer:
     norm_bias_C: torch.Tensor
     norm_eps: float
 
+    def with_plain_rows(self, count: int) -> StyleLayer:
+        """See `StyleCondition`."""
+        return replace(
+            self,
+            key_BKC=F.pad(self.key_BKC, (0, 0, 0, 0, 0, count)),
+            value_BKC=F.pad(self.value_BKC, (0, 0, 0, 0, 0, count)),
+            gate_B=F.pad(self.gate_B, (0, count)),
+        )
+
+
+@dataclass(frozen=True)
+class AppendedTokens:
+    """Style tokens that one cross-attention layer reads as more text tokens (an ablation of the paper).
+
+    The gate multiplies the softmax weights of the style tokens before they are normalised: 1 is plain
+    attention to text and style as one sequence, 0 leaves the text alone.
+    """
+
+    tokens_BKC: torch.Tensor
+    gate_B: torch.Tensor
+
+    def with_plain_rows(self, count: int) -> AppendedTokens:
+        """See `StyleCondition`."""
+        return AppendedTokens(F.pad(self.tokens_BKC, (0, 0, 0, 0, 0, count)), F.pad(self.gate_B, (0, count)))
+
 
 @dataclass(frozen=True)
 class StyleCondition:
     """Style of a batch for all cross-attention layers, in the order down, middle, up."""
 
-    layers: tuple[StyleLayer, ...]
+    layers: tuple[StyleLayer | AppendedTokens, ...]
 
     def with_plain_rows(self, count: int) -> StyleCondition:
         """The same condition followed by `count` rows without style (gate 0)."""
-        return StyleCondition(tuple(_with_plain_rows(layer, count) for layer in self.layers))
+        return StyleCondition(tuple(layer.with_plain_rows(count) for layer in self.layers))
 
 
-def _with_plain_rows(layer: StyleLayer, count: int) -> StyleLayer:
-    return StyleLayer(
-        F.pad(layer.key_BKC, (0, 0, 0, 0, 0, count)),
-        F.pad(layer.value_BKC, (0, 0, 0, 0, 0, count)),
-        F.pad(layer.gate_B, (0, count)),
-        layer.norm_weight_C,
-        layer.norm_bias_C,
-        layer.norm_eps,
-    )
-
-
-def _attend(query_BHLD: torch.Tensor, key_BSC: torch.Tensor, value_BSC: torch.Tensor) -> torch.Tensor:
-    """Softmax attention scaled by 1/sqrt(D); returns [B, L, C]."""
+def _attend(
+    query_BHLD: torch.Tensor,
+    key_BSC: torch.Tensor,
+    value_BSC: torch.Tensor,
+    bias_B11S: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Softmax attention scaled by 1/sqrt(D), `bias_B11S` added to the logits; returns [B, L, C]."""
     heads = query_BHLD.shape[1]
     key_BHSD, value_BHSD = (rearrange(x, "b s (h d) -> b h s d", h=heads) for x in (key_BSC, value_BSC))
-    out_BHLD = F.scaled_dot_product_attention(query_BHLD, key_BHSD, value_BHSD)
+    out_BHLD = F.scaled_dot_product_attention(query_BHLD, key_BHSD, value_BHSD, bias_B11S)
     return rearrange(out_BHLD, "b h l d -> b l (h d)")
 
 
@@ -101,9 +121,13 @@ class DualCrossAttention:
         text_BSC = encoder_hidden_states
         frames = hidden_states.shape[0] // text_BSC.shape[0]
         query = rearrange(attn.to_q(hidden_states), "(b t) l (h d) -> b h (t l) d", t=frames, h=attn.heads)
-        out = _attend(query, attn.to_k(text_BSC), attn.to_v(text_BSC))
-        if style is not None:
-            out = out + self._style_part(query, style.layers[self.layer_index])
+        layer = None if style is None else style.layers[self.layer_index]
+        if isinstance(layer, AppendedTokens):
+            out = self._text_and_style(attn, query, text_BSC, layer)
+        else:
+            out = _attend(query, attn.to_k(text_BSC), attn.to_v(text_BSC))
+            if layer is not None:
+                out = out + self._style_part(query, layer)
         return _project_out(attn, rearrange(out, "b (t l) c -> (b t) l c", t=frames))
 
     @staticmethod
@@ -114,6 +138,19 @@ class DualCrossAttention:
             styled_BLC, (channels,), layer.norm_weight_C, layer.norm_bias_C, layer.norm_eps
         )
         return layer.gate_B[:, None, None] * normed_BLC
+
+    @staticmethod
+    def _text_and_style(
+        attn: Attention, query_BHLD: torch.Tensor, text_BSC: torch.Tensor, layer: AppendedTokens
+    ) -> torch.Tensor:
+        key, value = (
+            torch.cat([project(text_BSC), project(layer.tokens_BKC)], dim=1)
+            for project in (attn.to_k, attn.to_v)
+        )
+        style_tokens = layer.tokens_BKC.shape[1]
+        bias_BK = layer.gate_B.log()[:, None].expand(-1, style_tokens)
+        bias_BS = F.pad(bias_BK, (text_BSC.shape[1], 0)).to(query_BHLD.dtype)
+        return _attend(query_BHLD, key, value, bias_BS[:, None, None])
 
 
 class RelativeTemporalAttention(nn.Module):

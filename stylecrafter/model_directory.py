@@ -47,6 +47,9 @@ _VOLATILE_KEYS = frozenset(
     }
 )
 
+# Settings that came after the first model directories, with the value that means the same as their absence.
+_LATER_DEFAULTS = {"fusion": "adaptive"}
+
 
 def load_generation_config(path: str | Path) -> dict[str, Any]:
     """Generation settings of a model directory; keys as in `PUBLISHED_GENERATION`.
@@ -132,7 +135,11 @@ def _configs(directory: Path) -> Iterator[tuple[str, str]]:
 
 def _without_volatile(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_volatile(item) for key, item in value.items() if key not in _VOLATILE_KEYS}
+        return {
+            key: _without_volatile(item)
+            for key, item in value.items()
+            if key not in _VOLATILE_KEYS and (key not in _LATER_DEFAULTS or item != _LATER_DEFAULTS[key])
+        }
     return value
 
 

@@ -24,6 +24,7 @@ from stylecrafter.guidance import Guidance, GuidedModel
 from stylecrafter.sampling import StepCallback, ddim_sample, draw_noise, prepare_scheduler
 from stylecrafter.style_adapter import StyleAdapter, concatenate_references
 from stylecrafter.style_encoder import StyleImageProcessor, image_tokens
+from stylecrafter.text_encoder import text_embedding
 from stylecrafter.tokenizer import OpenClipTokenizer
 from stylecrafter.unet import StyleCrafterUNet
 from stylecrafter.validation import (
@@ -124,9 +125,7 @@ class StyleCrafterPipeline(DiffusionPipeline):
             ids = prompts
         else:
             ids = self.tokenizer.prompt_ids([prompts] if isinstance(prompts, str) else prompts)
-        text_model = self.text_encoder.text_model
-        hidden = text_model(ids.to(self._execution_device), output_hidden_states=True).hidden_states
-        return text_model.final_layer_norm(hidden[-2])
+        return text_embedding(self.text_encoder, ids.to(self._execution_device))
 
     @torch.no_grad()
     def encode_style(self, references: Image.Image | Sequence[Image.Image]) -> torch.Tensor:

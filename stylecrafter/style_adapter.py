@@ -14,9 +14,10 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
-from stylecrafter.attention import StyleCondition, StyleLayer
+from stylecrafter.attention import AppendedTokens, StyleCondition, StyleLayer
 from stylecrafter.unet import StyleCrafterUNet
 
+FUSIONS = ("adaptive", "fixed", "append")
 PUBLISHED_LAYER_CHANNELS = (320, 320, 640, 640, *(1280,) * 6, 640, 640, 640, 320, 320, 320)
 
 
@@ -80,6 +81,13 @@ class StyleAdapter(ModelMixin, ConfigMixin):
         num_layers, num_heads: of the style transformer.
         scale_num_layers, scale_num_heads, scale_hidden_dim: of the scale predictor.
         layer_channels: width of every style cross-attention, see `StyleCrafterUNet.style_layer_channels`.
+        fusion: "adaptive" is the published form; the others are ablations of the paper. "fixed" adds the
+            style without predicted scales. "append" has no style attention: the text's own keys and values
+            read the style tokens as more text. What a form does not use is not made, so that files and
+            parameter counts show what a model is, and an optimiser carries no dead weights.
+
+    Raises:
+        ValueError: another fusion.
     """
 
     @register_to_config
@@ -94,24 +102,38 @@ class StyleAdapter(ModelMixin, ConfigMixin):
         scale_num_heads: int = 8,
         scale_hidden_dim: int = 32,
         layer_channels: tuple[int, ...] = PUBLISHED_LAYER_CHANNELS,
+        fusion: str = "adaptive",
     ):
         super().__init__()
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion is {fusion!r}; allowed are {', '.join(map(repr, FUSIONS))}")
         self.style_transformer = QueryTransformer(num_style_tokens, image_dim, num_layers, num_heads)
         self.style_proj = nn.Linear(image_dim, context_dim, bias=False)
-        self.scale_transformer = QueryTransformer(
-            len(layer_channels), context_dim, scale_num_layers, scale_num_heads
-        )
-        self.scale_head = nn.Sequential(
-            nn.Linear(context_dim, scale_hidden_dim), nn.GELU(), nn.Linear(scale_hidden_dim, 1), nn.Tanh()
-        )
-        self.layers = nn.ModuleList(StyleProjection(context_dim, channels) for channels in layer_channels)
+        if fusion == "adaptive":
+            self.scale_transformer = QueryTransformer(
+                len(layer_channels), context_dim, scale_num_layers, scale_num_heads
+            )
+            self.scale_head = nn.Sequential(
+                nn.Linear(context_dim, scale_hidden_dim), nn.GELU(), nn.Linear(scale_hidden_dim, 1), nn.Tanh()
+            )
+        if fusion != "append":
+            self.layers = nn.ModuleList(StyleProjection(context_dim, channels) for channels in layer_channels)
+
+    def with_fusion(self, fusion: str) -> StyleAdapter:
+        """A new adapter of another form: what both have is copied, what this one lacks is freshly drawn."""
+        other = StyleAdapter.from_config(self.config, fusion=fusion)
+        other.load_state_dict(self.state_dict(), strict=False)
+        nn.Module.to(other, next(self.parameters()))  # device and dtype
+        return other.train(self.training)
 
     def encode(self, image_tokens_BIC: torch.Tensor) -> torch.Tensor:
         """Image tokens of all references of a row [B, I, C] -> style tokens [B, K, C]."""
         return self.style_proj(self.style_transformer(image_tokens_BIC))
 
     def predict_scales(self, style_BKC: torch.Tensor, text_BSC: torch.Tensor) -> torch.Tensor:
-        """Fusion scale of every layer [B, L, 1] in (-1, 1), from style and text together."""
+        """Fusion scale of every layer [B, L, 1] in (-1, 1), from style and text; 0 without a predictor."""
+        if self.config.fusion != "adaptive":
+            return style_BKC.new_zeros(len(style_BKC), len(self.config.layer_channels), 1)
         return self.scale_head(self.scale_transformer(torch.cat([style_BKC, text_BSC], dim=1)))
 
     def condition(
@@ -128,9 +150,10 @@ class StyleAdapter(ModelMixin, ConfigMixin):
             style_scale: user's weight of the style, one for all or one per row [B]; 0 is text only.
 
         Raises:
-            ValueError: a shape does not fit the batch or the number of layers.
+            ValueError: a shape does not fit the batch or the number of layers, or a weight below 0 where
+                style is appended.
         """
-        batch, layers = style_BKC.shape[0], len(self.layers)
+        batch, layers = style_BKC.shape[0], len(self.config.layer_channels)
         if fusion_scales_BL1 is None:
             fusion_scales_BL1 = style_BKC.new_zeros(batch, layers, 1)
         if fusion_scales_BL1.shape != (batch, layers, 1):
@@ -143,16 +166,27 @@ class StyleAdapter(ModelMixin, ConfigMixin):
                 f"style_scale has shape {tuple(weight_B.shape)}; expected one number or ({batch},)"
             )
         gates_BL = weight_B.expand(batch)[:, None] * (1 + fusion_scales_BL1.squeeze(-1))
-        return StyleCondition(
-            tuple(
-                layer(style_BKC, gate_B)
-                for layer, gate_B in zip(self.layers, gates_BL.unbind(1), strict=True)
-            )
+        return StyleCondition(self._layers_of(style_BKC, gates_BL))
+
+    def _layers_of(
+        self, style_BKC: torch.Tensor, gates_BL: torch.Tensor
+    ) -> tuple[StyleLayer | AppendedTokens, ...]:
+        if self.config.fusion == "append":
+            if (gates_BL < 0).any():
+                raise ValueError("style_scale is below 0; appended style tokens allow 0 or more")
+            return tuple(AppendedTokens(style_BKC, gate_B) for gate_B in gates_BL.unbind(1))
+        return tuple(
+            layer(style_BKC, gate_B) for layer, gate_B in zip(self.layers, gates_BL.unbind(1), strict=True)
         )
 
     @torch.no_grad()
     def copy_text_projections(self, unet: StyleCrafterUNet) -> None:
-        """Start the style keys and values as copies of the text's, as the authors did for training."""
+        """Start the style keys and values as copies of the text's, as the authors did for training.
+
+        Appended style tokens are read by the text's own; there is nothing to copy.
+        """
+        if self.config.fusion == "append":
+            return
         projections: list[Any] = list(self.layers)
         for layer, transformer in zip(projections, unet.spatial_transformers(), strict=True):
             attention = transformer.transformer_blocks[0].attn2

@@ -6,7 +6,7 @@ S text tokens, E channels of text and time embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,7 +167,7 @@ class StyleCrafterUNet(UNet3DConditionModel):
         context = _Context(time_NE, encoder_hidden_states, style, frames, temporal=not image_mode)
         x = self.conv_in(rearrange(sample, "b c t h w -> (b t) c h w"))
         if context.temporal:
-            x = self._over_time(self.transformer_in, x, context)
+            x = self._recomputed(self._over_time, self.transformer_in, self._input_of_training(x), context)
         x, skips = self._down(x, context)
         x = self._middle(x, context)
         x = self._up(x, skips, context)
@@ -178,6 +178,12 @@ class StyleCrafterUNet(UNet3DConditionModel):
     def _embed_time(self, timestep: torch.Tensor | int, batch: int, device: torch.device) -> torch.Tensor:
         timestep_B = torch.as_tensor(timestep, device=device).expand(batch)
         return self.time_embedding(self.time_proj(timestep_B).to(self.dtype))
+
+    def _input_of_training(self, x: torch.Tensor) -> torch.Tensor:
+        # torch 2.13 crashes (SIGSEGV, CPU) in the backward pass of a GroupNorm that trains on a channels-last
+        # input without gradient: what the input's transformer gets when it trains and `conv_in` does not.
+        trains = torch.is_grad_enabled() and self.transformer_in.norm.weight.requires_grad
+        return x.detach().requires_grad_() if trains and not x.requires_grad else x
 
     def _down(self, x: torch.Tensor, context: _Context) -> tuple[torch.Tensor, list[torch.Tensor]]:
         skips = [x]
@@ -191,6 +197,9 @@ class StyleCrafterUNet(UNet3DConditionModel):
         return x, skips
 
     def _middle(self, x: torch.Tensor, context: _Context) -> torch.Tensor:
+        return self._recomputed(self._run_middle, x, context)
+
+    def _run_middle(self, x: torch.Tensor, context: _Context) -> torch.Tensor:
         first, second = self.mid_block.resnets
         x = first(x, context.time_NE)
         x = self._attend(self.mid_block, 0, x, context)
@@ -205,9 +214,13 @@ class StyleCrafterUNet(UNet3DConditionModel):
         return x
 
     def _layer(self, block: Any, index: int, x: torch.Tensor, context: _Context) -> torch.Tensor:
+        return self._recomputed(self._run_layer, block, index, x, context)
+
+    def _recomputed(self, function: Callable[..., torch.Tensor], *inputs: Any) -> torch.Tensor:
+        """The function of the inputs; with gradient checkpointing the backward pass runs it again."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(self._run_layer, block, index, x, context, use_reentrant=False)
-        return self._run_layer(block, index, x, context)
+            return checkpoint(function, *inputs, use_reentrant=False)
+        return function(*inputs)
 
     def _run_layer(self, block: Any, index: int, x: torch.Tensor, context: _Context) -> torch.Tensor:
         x = block.resnets[index](x, context.time_NE)

@@ -203,7 +203,7 @@ def _ffmpeg_that(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> 
     fake = folder / "ffmpeg"
     fake.write_text(f"#!/bin/sh\n{script}\n")
     fake.chmod(0o755)
-    monkeypatch.setattr(video_codec, "_ffmpeg_binary", lambda: str(fake))
+    monkeypatch.setattr(video_codec, "ffmpeg_binary", lambda: str(fake))
 
 
 def test_what_ffmpeg_said_is_in_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,9 +44,7 @@ def test_a_model_that_is_too_fast_is_an_error() -> None:
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--rows", "2"],
-        ["--rows", "8", "--batch-size", "3"],
-        ["--rows", "6", "--actors", "2", "--batch-size", "2"],
+        ["--actors", "-1"],
         ["--repeats", "0"],
         ["--video-seconds", "-1"],
     ],
@@ -56,6 +54,21 @@ def test_what_cannot_be_measured_is_refused(flags: list[str], capsys: pytest.Cap
         pipeline_efficiency.main(flags)
     assert ended.value.code == 2
     assert flags[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--rows", "2"],
+        ["--rows", "8", "--actors", "1", "--batch-size", "3"],
+        ["--rows", "6", "--actors", "2", "--batch-size", "2"],
+    ],
+)
+def test_rows_that_do_not_fill_the_batches_evenly_are_refused(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pipeline_efficiency.main(flags) == 2
+    assert "--rows" in capsys.readouterr().err
 
 
 def test_the_figure_is_the_median_of_the_pairs() -> None:

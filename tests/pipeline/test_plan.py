@@ -122,6 +122,12 @@ def test_a_machine_without_gpu_keeps_headroom_for_reading():
     assert (compute.device, compute.dtype, compute.threads) == ("cpu", "float32", 1)
 
 
+@pytest.mark.parametrize(("cpus", "actors", "threads"), [(2, 2, 1), (4, 4, 1), (16, 4, 4)])
+def test_a_machine_without_gpu_gets_an_actor_per_core_up_to_a_bound(cpus, actors, threads):
+    compute = choose_compute(RenderRun(manifest="m", model="model", output="o"), Resources(cpus, 0, 1))
+    assert (compute.actors, compute.threads) == (actors, threads)
+
+
 def test_a_gpu_cluster_gets_an_actor_per_gpu():
     run = RenderRun(manifest="s3://b/m", model="s3://b/model", output="s3://b/o")
     compute = choose_compute(run, Resources(64, 8, 2))

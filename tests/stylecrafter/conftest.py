@@ -1,5 +1,7 @@
-"""The golden model, converted once per session, and the numbers to compare with."""
+"""The golden model, converted once per session, the numbers to compare with, and the full-size model's layout."""
 
+import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +11,19 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from stylecrafter import StyleCrafterPipeline
+from stylecrafter.checkpoint_files import PublishedFiles
+from stylecrafter.conversion_plan import Part, plan_parts
 from stylecrafter.convert import ConversionReport, convert
+from stylecrafter.published_params import PublishedParams, published_params
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_tiny"
+LAYOUT = GOLDEN.parent / "layout_full.json.gz"
+ROLES = {
+    "checkpoint": "model.ckpt",
+    "adapter": "adapter_v1.pth",
+    "temporal": "temporal_v1_1.pth",
+    "open_clip": "open_clip_pytorch_model.bin",
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,3 +78,28 @@ def check() -> Callable[[torch.Tensor, torch.Tensor, float], None]:
         assert difference < limit, f"relative L2 error {difference:.2e} is not under {limit:.0e}"
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def layout() -> dict:
+    return json.loads(gzip.decompress(LAYOUT.read_bytes()))
+
+
+@pytest.fixture(scope="session")
+def files(layout: dict) -> PublishedFiles:
+    """The full-size files as tensors without data."""
+    tensors = {
+        role: {key: torch.empty(shape, device="meta") for key, shape in layout["files"][name].items()}
+        for role, name in ROLES.items()
+    }
+    return PublishedFiles({role: Path(name) for role, name in ROLES.items()}, tensors)
+
+
+@pytest.fixture(scope="session")
+def params(files: PublishedFiles) -> PublishedParams:
+    return published_params(files, None, None)
+
+
+@pytest.fixture(scope="session")
+def parts(files: PublishedFiles, params: PublishedParams) -> dict[str, Part]:
+    return {part.name: part for part in plan_parts(files, params)}

@@ -1,50 +1,10 @@
 """The full-size model: every published key has a place, and the parameter counts are the published ones."""
 
-import gzip
-import json
-from pathlib import Path
-
-import pytest
 import torch
 
 from stylecrafter.architecture import generation_config
-from stylecrafter.checkpoint_files import PublishedFiles
-from stylecrafter.conversion_plan import plan_parts, plan_problems, skipped_keys
+from stylecrafter.conversion_plan import plan_problems, skipped_keys
 from stylecrafter.key_maps import is_temporal, unet_modules
-from stylecrafter.published_params import published_params
-
-LAYOUT = Path(__file__).parents[1] / "data" / "layout_full.json.gz"
-ROLES = {
-    "checkpoint": "model.ckpt",
-    "adapter": "adapter_v1.pth",
-    "temporal": "temporal_v1_1.pth",
-    "open_clip": "open_clip_pytorch_model.bin",
-}
-
-
-@pytest.fixture(scope="module")
-def layout() -> dict:
-    return json.loads(gzip.decompress(LAYOUT.read_bytes()))
-
-
-@pytest.fixture(scope="module")
-def files(layout) -> PublishedFiles:
-    """The full-size files as tensors without data."""
-    tensors = {
-        role: {key: torch.empty(shape, device="meta") for key, shape in layout["files"][name].items()}
-        for role, name in ROLES.items()
-    }
-    return PublishedFiles({role: Path(name) for role, name in ROLES.items()}, tensors)
-
-
-@pytest.fixture(scope="module")
-def params(files):
-    return published_params(files, None, None)
-
-
-@pytest.fixture(scope="module")
-def parts(files, params):
-    return {part.name: part for part in plan_parts(files, params)}
 
 
 def test_every_key_fits(files, parts):

@@ -1,0 +1,36 @@
+"""What the training jobs share: the same steps around another config."""
+
+from rich.console import Console
+
+from jobs._cli import load_config
+from schemas.run import ExitCode
+from schemas.train_run import TrainRun
+
+
+def run_training(config: type[TrainRun], job: str, description: str | None) -> int:
+    """Parses, checks, trains and reports; the exit code."""
+    run = load_config(config, None, prog=f"python -m {job}", description=description)
+    from pipeline.train import prepare_training, train  # after the flags: --help need not wait for torch
+    from pipeline.train_dry_run import describe_model
+    from pipeline.train_export import model_uri
+
+    console = Console()
+    if run.dry_run:
+        console.print(describe_model(run), highlight=False)
+        return ExitCode.DONE
+    prepared = prepare_training(run)
+    for warning in prepared.data.warnings:
+        console.print(f"warning: {warning}", highlight=False)
+    for reason, count in prepared.data.skipped.items():
+        console.print(f"warning: {count} rows are not used: {reason}", highlight=False)
+    rows = ", ".join(f"{count} {kind}s" for kind, count in prepared.data.rows.items() if count)
+    console.print(
+        f"{run.stage} stage, {run.steps} steps on {rows} ({prepared.data.styles} styles)", highlight=False
+    )
+    if prepared.is_finished:
+        console.print("this run has finished before; nothing is trained", highlight=False)
+    else:
+        train(prepared, console)
+    console.print(f"model      {model_uri(run)}", highlight=False)
+    console.print(f"metrics    {run.output}/metrics.jsonl", highlight=False)
+    return ExitCode.DONE

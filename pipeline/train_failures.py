@@ -1,0 +1,30 @@
+"""Failures of training workers, told from what Ray Train wraps around them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray.train import TrainingFailedError
+
+from schemas.manifest import ManifestError
+from schemas.run import InfrastructureError, UsageError
+
+_NAMED = (InfrastructureError, ManifestError, UsageError)
+
+
+@contextmanager
+def as_training_failure() -> Iterator[None]:
+    """Raises our own error behind one of Ray Train's; any other failure of a worker stays as it is.
+
+    Raises:
+        UsageError, ManifestError, InfrastructureError: a worker's own words.
+    """
+    try:
+        yield
+    except TrainingFailedError as error:
+        for failure in getattr(error, "worker_failures", {}).values():
+            # Ray Train carries the worker's exception inside one that knows its traceback.
+            cause = getattr(failure, "_base_exc", failure)
+            named = next((kind for kind in _NAMED if isinstance(cause, kind)), None)
+            if named is not None:
+                raise named(str(cause)) from error
+        raise

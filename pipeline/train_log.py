@@ -1,0 +1,111 @@
+"""What a training run tells: metrics as JSON lines and for TensorBoard, written by the first worker; progress."""
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from tensorboardX import SummaryWriter
+
+from actors.storage import ObjectNotFound, Storage, StorageError, join
+from schemas.train_run import TrainRun
+
+METRICS_FILE = "metrics.jsonl"
+_UPLOAD_EVERY_S = 15.0
+_POLL_S = 2.0
+_NOT_PLOTTED = frozenset({"step", "time", "problems"})
+
+
+class MetricsLog:
+    """Collects one line per logged step, and writes all of them now and then: an object store cannot append.
+
+    A run that goes on from step N keeps the lines up to N and drops those after it.
+    """
+
+    def __init__(self, storage: Storage, run: TrainRun, step: int):
+        self._storage = storage
+        self._output = run.output
+        self._lines = [line for line in read_metrics(storage, run.output) if line["step"] <= step]
+        self._folder = tempfile.TemporaryDirectory(prefix="tensorboard-")
+        self._board = SummaryWriter(self._folder.name, purge_step=step + 1 if step else None)
+        self._written_at = time.monotonic()
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Takes the metrics of one step; `step` is among them."""
+        self._lines.append(dict(line))
+        for name, value in line.items():
+            if name not in _NOT_PLOTTED and isinstance(value, int | float):
+                self._board.add_scalar(name, value, line["step"])
+        if time.monotonic() - self._written_at > _UPLOAD_EVERY_S:
+            self.write()
+
+    def write(self) -> None:
+        """Everything so far, as `metrics.jsonl` and event files under `tensorboard/`."""
+        text = "".join(json.dumps(line) + "\n" for line in self._lines)
+        self._storage.write_bytes(join(self._output, METRICS_FILE), text.encode())
+        self._board.flush()
+        for file in Path(self._folder.name).iterdir():
+            self._storage.upload(file, join(self._output, "tensorboard", file.name))
+        self._written_at = time.monotonic()
+
+    def close(self) -> None:
+        self.write()
+        self._board.close()
+        self._folder.cleanup()
+
+
+def read_metrics(storage: Storage, output: str) -> list[dict[str, Any]]:
+    """The lines that a run has written so far; none before its first."""
+    try:
+        text = storage.read_bytes(join(output, METRICS_FILE)).decode()
+    except ObjectNotFound:
+        return []
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+@contextmanager
+def shown_progress(storage: Storage, run: TrainRun, console: Console) -> Iterator[None]:
+    """Prints the run's metrics as they are written, from wherever its workers are."""
+    ended = threading.Event()
+    shown = {line["step"] for line in read_metrics(storage, run.output)}
+
+    def follow() -> None:
+        while not ended.wait(_POLL_S):
+            _show_new(storage, run, console, shown)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        _show_new(storage, run, console, shown)
+
+
+def _show_new(storage: Storage, run: TrainRun, console: Console, shown: set[int]) -> None:
+    try:
+        lines = read_metrics(storage, run.output)
+    except StorageError as error:
+        console.print(f"the metrics cannot be read just now: {error}", highlight=False)
+        return
+    fresh = [line for line in lines if line["step"] not in shown]
+    shown.update(line["step"] for line in fresh)
+    if fresh:
+        console.print(progress_line(fresh[-1], run.steps), highlight=False)
+
+
+def progress_line(line: Mapping[str, Any], steps: int) -> str:
+    """One step's metrics for a person."""
+    parts = [f"step {line['step']}/{steps}", f"loss {line['loss']:.4f}"]
+    parts += [f"{name} {line[name]:.4f}" for name in sorted(line) if name.startswith("val_loss")]
+    parts.append(f"{line['samples_per_s']:.2f} samples/s")
+    parts.append(f"waiting for data {line['data_wait_share']:.0%}")
+    left_s = (steps - line["step"]) * line["step_s"]
+    parts.append(f"{int(left_s // 3600)}:{int(left_s // 60 % 60):02d}:{int(left_s % 60):02d} left")
+    return ", ".join(parts)

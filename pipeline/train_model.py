@@ -1,0 +1,108 @@
+"""The model of a training run: loaded, given new parts where the run asks for them, and shared among workers."""
+
+from contextlib import nullcontext
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from schemas.run import UsageError
+from schemas.train_run import AdapterRun, TrainBaseRun, TrainRun
+from stylecrafter import StyleCrafterPipeline
+from stylecrafter.style_adapter import StyleAdapter
+from stylecrafter.training import TrainingModel, TrainingOptions
+
+
+def load_model(run: TrainRun, model_dir: Path) -> tuple[StyleCrafterPipeline, TrainingModel]:
+    """The pipeline with the parts that the run begins anew, and the training model around it.
+
+    New weights are a function of the run's seed alone.
+
+    Raises:
+        UsageError: the run and the model do not go together.
+    """
+    pipeline = StyleCrafterPipeline.from_pretrained(model_dir)
+    pipeline.set_progress_bar_config(disable=True)
+    begin_anew(run, pipeline)
+    return pipeline, training_model(run, pipeline)
+
+
+def begin_anew(run: TrainRun, pipeline: StyleCrafterPipeline) -> None:
+    """Replaces the components that the run does not go on with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        if isinstance(run, TrainBaseRun):
+            if run.new_unet:
+                pipeline.register_modules(unet=type(pipeline.unet).from_config(pipeline.unet.config))
+            if run.prediction_type is not None:
+                config = dict(pipeline.scheduler.config) | {"prediction_type": run.prediction_type}
+                pipeline.register_modules(scheduler=type(pipeline.scheduler).from_config(config))
+        if isinstance(run, AdapterRun) and run.new_adapter:
+            config = dict(pipeline.style_adapter.config) | {"fusion": run.fusion}
+            pipeline.register_modules(style_adapter=StyleAdapter.from_config(config))
+
+
+def training_model(run: TrainRun, pipeline: StyleCrafterPipeline) -> TrainingModel:
+    """The training model of the run's stage.
+
+    Raises:
+        UsageError: the options do not go together, or with this model.
+    """
+    names = {field.name for field in fields(TrainingOptions)}
+    values: dict[str, Any] = {
+        name: value for name, value in run.model_dump().items() if name in names and value is not None
+    }
+    if isinstance(run, AdapterRun):
+        # With appended tokens the text's own projections serve the style too: there is nothing to copy.
+        values["copy_text_projections"] = run.new_adapter and run.fusion != "append"
+    try:
+        model = TrainingModel(pipeline, run.stage, TrainingOptions(**values))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if run.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
+    return model
+
+
+def use_half_precision_where_frozen(model: TrainingModel, dtype: torch.dtype) -> None:
+    """Components of which nothing is trained need no float32 copy beside an autocast forward."""
+    for component in (
+        model.vae,
+        model.text_encoder,
+        model.image_encoder,
+        model.unet,
+        model.style_adapter,
+    ):
+        if not any(parameter.requires_grad for parameter in component.parameters()):
+            component.to(dtype)
+
+
+def share_among_workers(model: TrainingModel, run: TrainRun, world_size: int) -> nn.Module:
+    """The model as this worker of several calls it: DDP around it, or its own parameters sharded in place (FSDP2)."""
+    if world_size == 1:
+        return model
+    if run.strategy == "ddp":
+        return DistributedDataParallel(
+            model,
+            broadcast_buffers=False,
+            find_unused_parameters=model.leaves_parameters_unused,
+        )
+    for block in (*model.unet.down_blocks, model.unet.mid_block, *model.unet.up_blocks):
+        fully_shard(block)
+    for component in (model.unet, model.style_adapter, model.text_encoder):
+        fully_shard(component)
+    fully_shard(model)  # in place
+    return model
+
+
+def without_sync(model: nn.Module, is_last: bool) -> Any:
+    """Gradients of all but the last micro-batch of a step stay on their worker."""
+    if isinstance(model, DistributedDataParallel) and not is_last:
+        return model.no_sync()
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(is_last)
+    return nullcontext()
