@@ -65,9 +65,7 @@ def estimate_memory(run: TrainRun, model: TrainingModel, pipeline: StyleCrafterP
     weights = sum(_weight_bytes(component, _precision(run)) for component in model.children())
     shards = run.workers if run.strategy == "fsdp" else 1
     # Frozen encoders stay whole on each worker; see `share_among_workers`.
-    whole = sum(
-        _weight_bytes(component, _precision(run)) for component in (model.vae, model.image_encoder)
-    )
+    whole = sum(_weight_bytes(component, _precision(run)) for component in (model.vae, model.image_encoder))
     return MemoryEstimate(
         weights=whole + (weights - whole) // shards,
         gradients=_FLOAT * trainable // shards,

@@ -39,11 +39,13 @@ def begin_anew(run: TrainRun, pipeline: StyleCrafterPipeline) -> None:
             if run.new_unet:
                 pipeline.register_modules(unet=type(pipeline.unet).from_config(pipeline.unet.config))
             if run.prediction_type is not None:
-                config = dict(pipeline.scheduler.config) | {"prediction_type": run.prediction_type}
-                pipeline.register_modules(scheduler=type(pipeline.scheduler).from_config(config))
+                scheduler = type(pipeline.scheduler).from_config(
+                    pipeline.scheduler.config, prediction_type=run.prediction_type
+                )
+                pipeline.register_modules(scheduler=scheduler)
         if isinstance(run, AdapterRun) and run.new_adapter:
-            config = dict(pipeline.style_adapter.config) | {"fusion": run.fusion}
-            pipeline.register_modules(style_adapter=StyleAdapter.from_config(config))
+            adapter = StyleAdapter.from_config(pipeline.style_adapter.config, fusion=run.fusion)
+            pipeline.register_modules(style_adapter=adapter)
 
 
 def training_model(run: TrainRun, pipeline: StyleCrafterPipeline) -> TrainingModel:
@@ -86,16 +88,9 @@ def share_among_workers(model: TrainingModel, run: TrainRun, world_size: int) ->
     if world_size == 1:
         return model
     if run.strategy == "ddp":
-        return DistributedDataParallel(
-            model,
-            broadcast_buffers=False,
-            find_unused_parameters=model.leaves_parameters_unused,
-        )
-    for block in (*model.unet.down_blocks, model.unet.mid_block, *model.unet.up_blocks):
-        fully_shard(block)
-    for component in (model.unet, model.style_adapter, model.text_encoder):
-        fully_shard(component)
-    fully_shard(model)  # in place
+        return DistributedDataParallel(model, broadcast_buffers=False)
+    for module in (*model.sharding_units(), model):
+        fully_shard(module)  # in place
     return model
 
 

@@ -146,7 +146,10 @@ class RenderRun(BaseModel):
     render_epoch: int = Field(0, ge=0, description="raise it to render everything again")
 
     actors: int = Field(
-        0, ge=0, le=10_000, description="render actors, one model each (0: one per GPU; without one per CPU core, at most 4)"
+        0,
+        ge=0,
+        le=10_000,
+        description="render actors, one model each (0: one per GPU; without one per CPU core, at most 4)",
     )
     batch_size: int = Field(1, ge=1, le=64, description="videos denoised together")
     unit_rows: int = Field(0, ge=0, le=10_000, description="rows per work unit (0: chosen from cost)")

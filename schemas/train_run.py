@@ -117,7 +117,10 @@ class TrainRun(BaseModel):
     readers: int = Field(1, ge=1, le=256, description="decoding processes of each worker")
     cpus_per_reader: float = Field(0.1, gt=0, le=64, description="CPU share that a reader reserves")
     block_size: int = Field(
-        0, ge=0, le=1024, description="micro-batches that a reader makes at a time (0: chosen from their size)"
+        0,
+        ge=0,
+        le=1024,
+        description="micro-batches that a reader makes at a time (0: chosen from their size)",
     )
     cache_bytes: int = Field(256 * 2**20, ge=0, description="decoded media that each reader keeps")
     max_failures: int = Field(3, ge=0, description="worker failures from which the run recovers by itself")
