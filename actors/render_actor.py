@@ -117,13 +117,15 @@ class RenderActor:
     def _render_batch(self, jobs: Sequence[_Job]) -> list[Future[Record]]:
         """Renders what needs rendering, scores, and hands all jobs to the publishing threads."""
         to_render = [job for job in jobs if job.error is None and job.video is None]
-        for job, outcome in zip(to_render, self._render(to_render), strict=True):
-            if isinstance(outcome, RowError):
-                job.error = outcome
-            else:
-                job.video = outcome
-        for job in jobs:
-            self._score(job)
+        # Held over both: else a finished video would wait for its scores until another unit has denoised.
+        with self._device_lock:
+            for job, outcome in zip(to_render, self._render(to_render), strict=True):
+                if isinstance(outcome, RowError):
+                    job.error = outcome
+                else:
+                    job.video = outcome
+            for job in jobs:
+                self._score(job)
         return [self._publishers.submit(self._finish, job) for job in jobs]
 
     def _render(self, jobs: Sequence[_Job]) -> list[RenderedVideo | RowError]:
@@ -131,8 +133,7 @@ class RenderActor:
         if not jobs:
             return []
         try:
-            with self._device_lock:
-                return self._renderer.render([job.row for job in jobs], [job.images for job in jobs])
+            return self._renderer.render([job.row for job in jobs], [job.images for job in jobs])
         except Exception as error:  # noqa: BLE001 - ends as the rows' records
             if len(jobs) == 1:
                 return [_as_row_error(error)]
@@ -145,14 +146,12 @@ class RenderActor:
     def _score(self, job: _Job) -> None:
         if self._scorer is None or job.video is None:
             return
+        started = time.perf_counter()
         try:
-            with self._device_lock:
-                started = time.perf_counter()  # waiting for the other unit's denoising is not scoring
-                scores = self._scorer.score(job.video.frames_THWC, job.row.prompt, job.images)
-                job.timings["score_s"] = time.perf_counter() - started
-            job.scores = scores.as_columns()
+            job.scores = self._scorer.score(job.video.frames_THWC, job.row.prompt, job.images).as_columns()
         except Exception as error:  # noqa: BLE001 - ends as the row's record
             job.error = _as_row_error(error)
+        job.timings["score_s"] = time.perf_counter() - started
 
     def _finish(self, job: _Job) -> Record:
         """Publishes and commits one row; its failures become its record."""

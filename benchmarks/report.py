@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import Protocol
 
 from benchmarks.runs import Run, Workload, equal_videos
 from schemas.record import TIMING_NAMES
@@ -11,13 +12,23 @@ _UNSTEADY = 0.10  # bare runs that differ by more do not measure the pipeline
 _NOTABLE_SHARE = 0.02  # of processor time
 
 
+class Measured(Protocol):
+    """A run of either side of a benchmark, as far as the machine is concerned."""
+
+    @property
+    def stolen(self) -> float | None: ...
+
+    @property
+    def others(self) -> float | None: ...
+
+
 def print_run(side: str, number: int, run: Run) -> None:
     """One line as soon as a run is over."""
     print(
         f"{side + ' ' + str(number):<11} {run.videos_per_s:.4f} videos/s in steady state"
         f" ({run.video_s:5.2f} s per video),  start-up {run.startup_s:5.1f} s,"
-        f"  shutdown {run.shutdown_s:4.1f} s,  others {_percent(run.others)},"
-        f"  stolen {_percent(run.stolen)}",
+        f"  shutdown {run.shutdown_s:4.1f} s,  others {percent(run.others)},"
+        f"  stolen {percent(run.stolen)}",
         flush=True,
     )
 
@@ -64,23 +75,32 @@ def _print_pairs(bare: Sequence[Run], pipeline: Sequence[Run]) -> None:
 
 def warnings(bare: Sequence[Run], pipeline: Sequence[Run]) -> list[str]:
     """What makes the figure less sure."""
-    found = []
-    rates = _rates(bare)
-    if (apart := max(rates) / min(rates) - 1) > _UNSTEADY:
-        found.append(f"the bare runs differ by {apart:.0%}: the machine was not steady, measure again")
-    stolen = max((run.stolen or 0.0 for run in (*bare, *pipeline)), default=0.0)
-    if stolen > _NOTABLE_SHARE:
-        found.append(f"up to {stolen:.1%} of the processor time was stolen by the machine's host")
-    others = max((run.others or 0.0 for run in (*bare, *pipeline)), default=0.0)
-    if others > _NOTABLE_SHARE:
-        found.append(
-            f"other processes took up to {others:.1%} of the processor time; they slow the pipeline more, because "
-            "Ray's workers run at a lower priority"
-        )
+    found = machine_warnings(_rates(bare), [*bare, *pipeline])
     unequal = [len(one.rows) - equal_videos(one, other) for one, other in zip(bare, pipeline, strict=True)]
     if any(unequal):
         found.append(
             f"{sum(unequal)} MP4s differ between the two sides: they may not have done the same work"
+        )
+    return found
+
+
+def machine_warnings(bare_rates: Sequence[float], runs: Sequence[Measured]) -> list[str]:
+    """Why the machine does not give a sure figure.
+
+    Args:
+        bare_rates: what the bare loop made per second, in each of its runs.
+        runs: of both sides.
+    """
+    found = []
+    if (apart := max(bare_rates) / min(bare_rates) - 1) > _UNSTEADY:
+        found.append(f"the bare runs differ by {apart:.0%}: the machine was not steady, measure again")
+    stolen = max((run.stolen or 0.0 for run in runs), default=0.0)
+    if stolen > _NOTABLE_SHARE:
+        found.append(f"up to {stolen:.1%} of the processor time was stolen by the machine's host")
+    others = max((run.others or 0.0 for run in runs), default=0.0)
+    if others > _NOTABLE_SHARE:
+        found.append(
+            f"other processes, Ray's own daemons among them, took up to {others:.1%} of the processor time"
         )
     return found
 
@@ -98,5 +118,6 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share for a person."""
     return "unknown" if share is None else f"{share:.1%}"

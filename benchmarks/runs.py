@@ -142,7 +142,7 @@ def run_pipeline(work: Workload, output: Path) -> Run:
 def _timed(commands: list[list[str]], work: Workload, output: Path, read_rows: RowReader) -> Run:
     output.mkdir(parents=True)
     before, launched_at = read_cpu_time(), time.time()
-    mine_s = run_all(commands, work, output)
+    mine_s = run_all(commands, work.compute.threads, output)
     ended_at, after = time.time(), read_cpu_time()
     rows = sorted(read_rows(output, work.batch_size), key=lambda row: row.finished_at)
     if len(rows) != work.rows:
@@ -157,13 +157,13 @@ def _timed(commands: list[list[str]], work: Workload, output: Path, read_rows: R
     )
 
 
-def run_all(commands: Sequence[Sequence[str]], work: Workload, output: Path) -> float:
+def run_all(commands: Sequence[Sequence[str]], threads: int, output: Path) -> float:
     """Runs commands side by side until all have ended, and says how many processor seconds they used.
 
     Raises:
         BenchmarkError: one of them fails or takes too long; the others are ended.
     """
-    environment = child_environment(work.compute.threads)
+    environment = child_environment(threads)
     logs = [output.with_name(f"{output.name}-{index}.log") for index in range(len(commands))]
     children: list[subprocess.Popen[bytes]] = []
     try:

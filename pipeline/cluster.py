@@ -30,6 +30,8 @@ def ray_session() -> Iterator[None]:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # On a CPU that is shared, OpenMP threads that spin while they wait cost up to ten times the work itself.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # Ray's own processes would take the cores from its workers, which it runs at nice 15.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         with _stderr_shown_on_failure():
             ray.init(
                 address="local",

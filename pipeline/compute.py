@@ -1,8 +1,10 @@
 """The actor pool of a run, fitted to the machines there are."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import ray
+from pydantic import BaseModel
 
 from actors.storage import is_local
 from pipeline.cluster import is_remote, local_cpus, ray_session
@@ -60,7 +62,7 @@ def choose_compute(run: RenderRun, available: Resources) -> Compute:
     Raises:
         UsageError: the run asks for more than there is, or its paths do not fit the cluster.
     """
-    _check_paths(run, available)
+    check_paths(run, ("manifest", "model", "output"), available)
     gpus_per_actor = run.gpus_per_actor if available.gpus else 0.0
     actors = run.actors or (
         int(available.gpus / gpus_per_actor) if gpus_per_actor else _cpu_actors(run, available.cpus)
@@ -93,12 +95,18 @@ def _check_fit(kind: str, actors: int, each: float, headroom: float, available: 
         )
 
 
-def _check_paths(run: RenderRun, available: Resources) -> None:
+def check_paths(run: BaseModel, names: Iterable[str], available: Resources) -> None:
+    """Refuses local paths on a cluster of several nodes.
+
+    Raises:
+        UsageError: names the field and its value.
+    """
     if available.nodes < 2:
         return
-    for name in ("manifest", "model", "output"):
-        if is_local(getattr(run, name)):
+    for name in names:
+        uri = getattr(run, name, None)
+        if uri and is_local(uri):
             raise UsageError(
-                f"{name} = {getattr(run, name)!r}: a local path on a cluster of {available.nodes} nodes; "
+                f"{name} = {uri!r}: a local path on a cluster of {available.nodes} nodes; "
                 "the other nodes cannot see it, use object storage (s3://...)"
             )

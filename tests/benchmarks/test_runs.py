@@ -11,25 +11,16 @@ from benchmarks.runs import (
     BenchmarkError,
     FinishedRow,
     Run,
-    Workload,
     child_environment,
     equal_videos,
     pipeline_rows,
     run_all,
 )
-from pipeline.compute import Compute
-
-COMPUTE = Compute(actors=1, cpus_per_actor=1, gpus_per_actor=0, threads=1, dtype="float32")
 
 
 def run_of(lives: list[tuple[float, float]], *, actors: int = 1, launched_at: float = 0.0) -> Run:
     rows = tuple(FinishedRow(f"r{i}", *life, Path(f"{i}.mp4"), {}) for i, life in enumerate(lives))
     return Run(rows, actors, launched_at, rows[-1].finished_at + 2, None, None)
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Workload:
-    return Workload(tmp_path / "m.parquet", tmp_path / "model", rows=2, batch_size=1, compute=COMPUTE)
 
 
 def test_one_video_after_the_other() -> None:
@@ -83,17 +74,17 @@ def test_a_failed_row_is_no_measurement(tmp_path: Path) -> None:
         pipeline_rows(tmp_path, batch_size=1)
 
 
-def test_a_run_that_fails_says_what_it_printed(tmp_path: Path, work: Workload) -> None:
+def test_a_run_that_fails_says_what_it_printed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "print('the reason'); raise SystemExit(3)"]
     with pytest.raises(BenchmarkError, match=r"(?s)exit code 3.*the reason"):
-        run_all([command], work, tmp_path / "run")
+        run_all([command], 1, tmp_path / "run")
 
 
-def test_one_failure_ends_the_others(tmp_path: Path, work: Workload) -> None:
+def test_one_failure_ends_the_others(tmp_path: Path) -> None:
     endless = [sys.executable, "-c", "import signal; signal.pause()"]
     failing = [sys.executable, "-c", "raise SystemExit(3)"]
     with pytest.raises(BenchmarkError, match=r"run-1.log: ended with exit code 3"):
-        run_all([endless, failing], work, tmp_path / "run")
+        run_all([endless, failing], 1, tmp_path / "run")
 
 
 def test_both_sides_get_the_same_threads(monkeypatch: pytest.MonkeyPatch) -> None:
