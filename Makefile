@@ -1,6 +1,6 @@
 # On a machine with Python >= 3.11 and make, every target below sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check bench clean
+.PHONY: help setup demo test test-all check bench bench-train clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -47,6 +47,9 @@ check: $(INSTALLED) ## lint, format check, types and the fast tests
 
 bench: $(INSTALLED) ## measure the pipeline against a bare loop over the same rows
 	$(RUN) -m benchmarks.pipeline_efficiency
+
+bench-train: $(INSTALLED) ## measure the trainer against a bare PyTorch loop
+	$(RUN) -m benchmarks.train_throughput
 
 clean: ## delete .venv, build products, caches and outputs/
 	rm -rf $(VENV) build dist site outputs *.egg-info .pytest_cache .mypy_cache .ruff_cache

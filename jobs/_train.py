@@ -2,6 +2,7 @@
 
 from rich.console import Console
 
+from actors.uris import join
 from jobs._cli import load_config
 from schemas.run import ExitCode
 from schemas.train_run import TrainRun
@@ -13,24 +14,27 @@ def run_training(config: type[TrainRun], job: str, description: str | None) -> i
     from pipeline.train import prepare_training, train  # after the flags: --help need not wait for torch
     from pipeline.train_dry_run import describe_model
     from pipeline.train_export import model_uri
+    from pipeline.train_log import METRICS_FILE
 
     console = Console()
     if run.dry_run:
         console.print(describe_model(run), highlight=False)
         return ExitCode.DONE
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     prepared = prepare_training(run)
     for warning in prepared.data.warnings:
-        console.print(f"warning: {warning}", highlight=False)
+        say(f"warning: {warning}")
     for reason, count in prepared.data.skipped.items():
-        console.print(f"warning: {count} rows are not used: {reason}", highlight=False)
+        say(f"warning: {count} rows are not used: {reason}")
     rows = ", ".join(f"{count} {kind}s" for kind, count in prepared.data.rows.items() if count)
-    console.print(
-        f"{run.stage} stage, {run.steps} steps on {rows} ({prepared.data.styles} styles)", highlight=False
-    )
+    say(f"{run.stage} stage, {run.steps} steps on {rows} ({prepared.data.styles} styles)")
     if prepared.is_finished:
-        console.print("this run has finished before; nothing is trained", highlight=False)
+        say("this run has finished before; nothing is trained")
     else:
         train(prepared, console)
-    console.print(f"model      {model_uri(run)}", highlight=False)
-    console.print(f"metrics    {run.output}/metrics.jsonl", highlight=False)
+    say(f"model      {model_uri(run)}")
+    say(f"metrics    {join(run.output, METRICS_FILE)}")
     return ExitCode.DONE

@@ -1,7 +1,8 @@
-"""Published StyleCrafter weights to a model directory that every other job loads.
+"""Published weights to a model directory that every other job loads: all of StyleCrafter, or a base to train on.
 
 python -m jobs.convert --checkpoint model.ckpt --adapter adapter_v1.pth --temporal temporal_v1_1.pth \
     --open-clip open_clip_pytorch_model.bin --output MODEL_DIR
+python -m jobs.convert --checkpoint model.ckpt --open-clip open_clip_pytorch_model.bin --output BASE_DIR
 """
 
 import sys
@@ -20,9 +21,11 @@ class ConvertRun(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoint: Path = Field(description="model.ckpt: UNet, VAE and text tower")
-    adapter: Path = Field(description="adapter_v1.pth: the style adapter")
     open_clip: Path = Field(description="open_clip_pytorch_model.bin: both CLIP towers")
     output: Path = Field(description="model directory to make")
+    adapter: Path | None = Field(
+        None, description="adapter_v1.pth: the style adapter (default: a new one, to be trained)"
+    )
     temporal: Path | None = Field(
         None, description="temporal_v1_1.pth: temporal layers (default: those of the checkpoint)"
     )
@@ -41,7 +44,10 @@ class ConvertRun(BaseModel):
         description="tokenizer directory or bpe_simple_vocab_16e6.txt.gz (default: the CLIP vocabulary)",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="of the written weights")
-    trained: bool = Field(True, description="whether the weights were trained; the model card says so")
+    trained: bool = Field(
+        True,
+        description="whether the weights were trained; the model card says so, and of a new adapter by itself",
+    )
 
 
 def main() -> int:

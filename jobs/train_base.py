@@ -1,4 +1,6 @@
-"""Trains a base text-to-video UNet, from nothing or further. The same command goes on after anything that stopped it.
+"""Trains a base text-to-video UNet, from nothing or further.
+
+The same command goes on after anything that stopped it.
 
 python -m jobs.train_base --data URI --model URI --output URI
 """

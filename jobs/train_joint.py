@@ -1,4 +1,6 @@
-"""Both stages at once, an ablation of the paper. The same command goes on after anything that stopped it.
+"""Both stages at once, an ablation of the paper.
+
+The same command goes on after anything that stopped it.
 
 python -m jobs.train_joint --data URI --style-data URI --model URI --output URI
 """

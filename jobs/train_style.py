@@ -1,4 +1,6 @@
-"""Stage 1: trains the style adapter on pictures. The same command goes on after anything that stopped it.
+"""Stage 1: trains the style adapter on pictures.
+
+The same command goes on after anything that stopped it.
 
 python -m jobs.train_style --data URI --model URI --output URI
 """

@@ -1,4 +1,6 @@
-"""Stage 2: trains the temporal layers on videos and styled pictures. The same command goes on after anything.
+"""Stage 2: trains the temporal layers on videos and styled pictures.
+
+The same command goes on after anything that stopped it.
 
 python -m jobs.train_temporal --data URI --style-data URI --model URI --output URI
 """

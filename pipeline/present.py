@@ -9,7 +9,8 @@ from rich.table import Table
 from pipeline.summary import RunSummary
 
 UNTRAINED_NOTE = (
-    "The model is UNTRAINED (random weights): videos show that the pipeline works, not what it can do."
+    "The model, or its style adapter, is UNTRAINED (random weights): videos show that the pipeline works, "
+    "not what it can do."
 )
 _MAX_SHAPES = 10
 

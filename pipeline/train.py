@@ -9,13 +9,14 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from rich.console import Console
 
-from actors.storage import ObjectNotFound, Storage, join
+from actors.storage import ObjectNotFound, Storage, is_local, join
+from actors.uris import absolute_path
 from pipeline.cluster import ray_session
-from pipeline.compute import Resources, resources
+from pipeline.compute import Resources, check_paths, resources
 from pipeline.model_info import ModelInfo, read_model_info
 from pipeline.train_data import DataPlan, DataSummary, ReferencePixels, summarise_data
 from pipeline.train_export import model_uri
-from pipeline.train_failures import as_training_failure
+from pipeline.train_failures import as_training_failure, interrupted_like_others
 from pipeline.train_log import shown_progress
 from pipeline.train_loop import TrainJob, train_worker
 from schemas.run import UsageError
@@ -24,6 +25,7 @@ from schemas.train_run import TrainRun
 CHECKPOINTS = "checkpoints"
 _HEADROOM_CPUS = 0.25  # Ray Train's and Ray Data's own actors
 _IDENTITY = ("run", "train.json")
+_PATHS = ("data", "style_data", "validation_data", "model", "output")
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,14 @@ def prepare_training(run: TrainRun) -> PreparedTraining:
         UsageError, ManifestError: with what is wrong and what is allowed.
         InfrastructureError: the storage failed.
     """
+    run = _with_absolute_paths(run)
     storage = Storage(run.limits)
+    available = resources()
+    check_paths(run, _PATHS, available)
     model = read_model_info(storage, run.model)
     plan = data_plan(run, model, storage)
     data = summarise_data(plan)
-    available = resources()
+    _check_validation_data(run, plan)
     use_gpu = available.gpus > 0
     cpus, threads = _cpus_per_worker(run, plan, available)
     if use_gpu and run.workers > available.gpus:
@@ -80,9 +85,14 @@ def train(prepared: PreparedTraining, console: Console) -> None:
     _write_identity(prepared)
     filesystem, path = storage.arrow_filesystem(run.output)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    with ray_session(), as_training_failure(), shown_progress(storage, run, console):
-        TorchTrainer(
-            train_worker,
+    with (
+        ray_session(),
+        as_training_failure(),
+        shown_progress(storage, run, console),
+        interrupted_like_others(),
+    ):
+        result = TorchTrainer(
+            train_worker,  # type: ignore[arg-type]
             train_loop_config={"job": prepared.job},
             scaling_config=ScalingConfig(
                 num_workers=run.workers,
@@ -98,6 +108,8 @@ def train(prepared: PreparedTraining, console: Console) -> None:
                 checkpoint_config=CheckpointConfig(num_to_keep=run.keep_checkpoints),
             ),
         ).fit()
+    if isinstance(failure := getattr(result, "return_value", None), Exception):
+        raise failure
 
 
 def data_plan(run: TrainRun, model: ModelInfo, storage: Storage) -> DataPlan:
@@ -127,6 +139,20 @@ def data_plan(run: TrainRun, model: ModelInfo, storage: Storage) -> DataPlan:
     )
 
 
+def _with_absolute_paths(run: TrainRun) -> TrainRun:
+    """Local paths mean this process's folder, in workers too, and wherever the run goes on."""
+    given = {name: uri for name in _PATHS if (uri := getattr(run, name, None))}
+    return run.model_copy(update={name: absolute_path(uri) for name, uri in given.items() if is_local(uri)})
+
+
+def _check_validation_data(run: TrainRun, plan: DataPlan) -> None:
+    if run.validation_data and run.validation_rows:
+        try:
+            summarise_data(plan.model_copy(update={"manifests": (run.validation_data,)}))
+        except UsageError as error:
+            raise UsageError(f"validation_data = {run.validation_data!r}: {error}") from None
+
+
 def _reference_pixels(storage: Storage, model: str) -> ReferencePixels:
     uri = join(model, "feature_extractor", "preprocessor_config.json")
     found = json.loads(storage.read_bytes(uri))
@@ -147,7 +173,9 @@ def _cpus_per_worker(run: TrainRun, plan: DataPlan, available: Resources) -> tup
             f"{_HEADROOM_CPUS:g} for Ray they need {run.workers * (cpus + plan.cpus) + _HEADROOM_CPUS:g} CPUs, but "
             f"there are {available.cpus:g}; use fewer workers or a smaller --cpus-per-worker"
         )
-    return cpus, max(1, int(available.cpus / run.workers))
+    # Whole reserved cores only: threads wait for the slowest of them, which would be the one that shares its core with
+    # a reader.
+    return cpus, max(1, int(cpus))
 
 
 def _identity(prepared: PreparedTraining) -> dict[str, Any]:

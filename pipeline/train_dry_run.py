@@ -8,6 +8,7 @@ import torch
 from rich.table import Table
 
 from actors.storage import Storage
+from pipeline.model_info import read_model_info
 from pipeline.train_model import begin_anew, training_model
 from schemas.run import UsageError
 from schemas.train_run import PUBLISHED, TrainRun
@@ -62,12 +63,9 @@ def describe_model(run: TrainRun) -> Table:
 def estimate_memory(run: TrainRun, model: TrainingModel, pipeline: StyleCrafterPipeline) -> MemoryEstimate:
     """What the tensors of one worker take; its largest kind of micro-batch counts."""
     trainable = sum(parameter.numel() for parameter in model.trainable_parameters().values())
-    weights = sum(_weight_bytes(component, _precision(run)) for component in model.children())
     shards = run.workers if run.strategy == "fsdp" else 1
-    # Frozen encoders stay whole on each worker; see `share_among_workers`.
-    whole = sum(_weight_bytes(component, _precision(run)) for component in (model.vae, model.image_encoder))
     return MemoryEstimate(
-        weights=whole + (weights - whole) // shards,
+        weights=_weight_bytes(run, model),
         gradients=_FLOAT * trainable // shards,
         optimizer=2 * _FLOAT * trainable // shards,
         average=_FLOAT * trainable // shards if run.ema_decay else 0,
@@ -83,8 +81,10 @@ def _model(run: TrainRun) -> tuple[TrainingModel, StyleCrafterPipeline]:
     if run.model == PUBLISHED:
         pipeline = published_meta_pipeline()
     else:
+        storage = Storage(run.limits)
+        read_model_info(storage, run.model)  # says what is missing
         try:
-            pipeline = meta_pipeline(Storage(run.limits).local_copy(run.model))
+            pipeline = meta_pipeline(storage.local_copy(run.model))
         except OSError as error:
             raise UsageError(f"model = {run.model!r}: is not a model directory: {error}") from None
     with torch.device("meta"):
@@ -100,11 +100,25 @@ def _precision(run: TrainRun) -> str:
     return "bfloat16" if run.precision == "auto" else run.precision
 
 
-def _weight_bytes(component: torch.nn.Module, precision: str) -> int:
+def _weight_bytes(run: TrainRun, model: TrainingModel) -> int:
+    """Weights of one worker; of sharded ones its share, and what is gathered at the same time."""
+    sizes = {
+        parameter: _bytes_each(component, _precision(run)) * parameter.numel()
+        for component in model.children()
+        for parameter in component.parameters()
+    }
+    total = sum(sizes.values())
+    if run.workers == 1 or run.strategy == "ddp":
+        return total
+    units = [sum(sizes[parameter] for parameter in unit.parameters()) for unit in model.sharding_units()]
+    # A unit is gathered while it runs; what belongs to none stays gathered until the backward pass is through.
+    return total // run.workers + max(units) + total - sum(units)
+
+
+def _bytes_each(component: torch.nn.Module, precision: str) -> int:
     """Frozen components are held in half precision, see `use_half_precision_where_frozen`."""
     frozen = not any(parameter.requires_grad for parameter in component.parameters())
-    size = 2 if frozen and precision == "bfloat16" else _FLOAT
-    return size * sum(parameter.numel() for parameter in component.parameters())
+    return 2 if frozen and precision == "bfloat16" else _FLOAT
 
 
 def _activation_bytes(run: TrainRun, model: TrainingModel, pipeline: StyleCrafterPipeline, kind: str) -> int:

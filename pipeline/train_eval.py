@@ -22,6 +22,7 @@ from stylecrafter.training import TrainingModel, validation_draws
 
 # Shape suffixes: B rows, T frames, H height, W width, C colours or latent channels.
 
+_SEED = 0  # of the fixed set, whatever the run's is: runs compare
 _GAP = 2  # pixels between the pictures of a grid
 
 
@@ -66,7 +67,7 @@ class Validation:
     def _loss(self, batch: MicroBatch, kind: str, forward: Callable[..., torch.Tensor]) -> torch.Tensor:
         shape_CTHW = self._model.latent_shape(*batch.target_BTHWC.shape[1:4])
         draws = validation_draws(
-            self._run.seed,
+            _SEED,
             kind,
             batch.positions_B.tolist(),
             self._run.validation_rows,
@@ -156,11 +157,12 @@ def _fixed_batches(run: TrainRun, plan: DataPlan) -> dict[str, list[MicroBatch]]
     for kind, share, size in (("image", 1.0, plan.image_batch), ("video", 0.0, plan.video_batch)):
         if kind not in plan.kinds or not run.validation_rows:
             continue
-        size = min(size, run.validation_rows)
+        # The set in equal parts: its timesteps are spread over all of it.
+        size = max(part for part in range(1, size + 1) if run.validation_rows % part == 0)
         fixed = plan.model_copy(
             update={
                 "manifests": manifests,
-                "seed": 0,
+                "seed": _SEED,
                 "image_share": share,
                 "image_batch": size,
                 "video_batch": size,
@@ -169,7 +171,6 @@ def _fixed_batches(run: TrainRun, plan: DataPlan) -> dict[str, list[MicroBatch]]
         )
         samples = TrainingSamples(fixed)
         try:
-            # Whole micro-batches only: a sharded model must be called alike by all.
             for index in range(run.validation_rows // size):
                 found[kind].append(samples.micro_batch(index))
         finally:

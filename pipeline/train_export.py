@@ -8,7 +8,7 @@ import torch
 
 from actors.storage import Storage, join
 from pipeline.train_model import begin_anew
-from schemas.train_run import TrainRun
+from schemas.train_run import AdapterRun, TrainRun
 from stylecrafter import StyleCrafterPipeline
 
 
@@ -22,10 +22,13 @@ def export_model(run: TrainRun, model_dir: Path, state: dict[str, Any], storage:
 
     The fingerprint is uploaded last: a directory without it is not a finished model.
     """
-    pipeline = StyleCrafterPipeline.from_pretrained(model_dir)
+    pipeline = StyleCrafterPipeline.from_pretrained(model_dir, dtype=torch.float32)
     begin_anew(run, pipeline)
     _put(pipeline, state["names"], state["average"] or state["weights"])
-    pipeline.generation_config["trained"] = True
+    settings = pipeline.generation_config
+    if isinstance(run, AdapterRun):
+        settings.pop("new_adapter", None)
+    settings["trained"] = not settings.get("new_adapter", False)
     with tempfile.TemporaryDirectory(prefix="model-") as folder:
         pipeline.save_pretrained(folder)
         files = sorted(file for file in Path(folder).rglob("*") if file.is_file())

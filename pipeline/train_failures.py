@@ -1,5 +1,7 @@
-"""Failures of training workers, told from what Ray Train wraps around them."""
+"""Failures of training workers, told from what Ray Train wraps around them, and interrupts."""
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,3 +30,21 @@ def as_training_failure() -> Iterator[None]:
             if named is not None:
                 raise named(str(cause)) from error
         raise
+
+
+@contextmanager
+def interrupted_like_others() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt, as everywhere; Ray Train stops its workers at it, but then exits with 0.
+
+    Raises:
+        KeyboardInterrupt: once the workers have stopped.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if in_main_thread:  # Ray Train leaves its own handler
+            signal.signal(signal.SIGINT, handler)

@@ -18,6 +18,7 @@ from schemas.train_run import TrainRun
 METRICS_FILE = "metrics.jsonl"
 _UPLOAD_EVERY_S = 15.0
 _POLL_S = 2.0
+_SHOWN_PROBLEMS = 3  # of one line of metrics
 _NOT_PLOTTED = frozenset({"step", "time", "problems"})
 
 
@@ -72,11 +73,11 @@ def read_metrics(storage: Storage, output: str) -> list[dict[str, Any]]:
 def shown_progress(storage: Storage, run: TrainRun, console: Console) -> Iterator[None]:
     """Prints the run's metrics as they are written, from wherever its workers are."""
     ended = threading.Event()
-    shown = {line["step"] for line in read_metrics(storage, run.output)}
+    progress = _Progress(storage, run, console)
 
     def follow() -> None:
         while not ended.wait(_POLL_S):
-            _show_new(storage, run, console, shown)
+            progress.show_new()
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -85,19 +86,47 @@ def shown_progress(storage: Storage, run: TrainRun, console: Console) -> Iterato
     finally:
         ended.set()
         thread.join()
-        _show_new(storage, run, console, shown)
+        progress.show_new()
 
 
-def _show_new(storage: Storage, run: TrainRun, console: Console, shown: set[int]) -> None:
-    try:
-        lines = read_metrics(storage, run.output)
-    except StorageError as error:
-        console.print(f"the metrics cannot be read just now: {error}", highlight=False)
-        return
-    fresh = [line for line in lines if line["step"] not in shown]
-    shown.update(line["step"] for line in fresh)
-    if fresh:
-        console.print(progress_line(fresh[-1], run.steps), highlight=False)
+class _Progress:
+    """What a person is told of the lines of metrics, each of them once."""
+
+    def __init__(self, storage: Storage, run: TrainRun, console: Console):
+        self._storage = storage
+        self._run = run
+        self._console = console
+        self._shown = {line["step"] for line in read_metrics(storage, run.output)}
+        self._began_at_step: int | None = None
+        self._is_readable = True
+
+    def show_new(self) -> None:
+        try:
+            lines = read_metrics(self._storage, self._run.output)
+        except StorageError as error:
+            if self._is_readable:
+                self._say(f"the metrics cannot be read just now: {error}")
+            self._is_readable = False
+            return
+        self._is_readable = True
+        fresh = [line for line in lines if line["step"] not in self._shown]
+        self._shown.update(line["step"] for line in fresh)
+        for line in fresh:
+            if line["began_at_step"] != (self._began_at_step or 0):
+                self._say(f"went on from the checkpoint of step {line['began_at_step']}")
+            self._began_at_step = line["began_at_step"]
+            self._warn(line["problems"])
+        if fresh:
+            self._say(progress_line(fresh[-1], self._run.steps))
+
+    def _warn(self, problems: list[str]) -> None:
+        for problem in problems[:_SHOWN_PROBLEMS]:
+            self._say(f"warning: {problem}")
+        if (more := len(problems) - _SHOWN_PROBLEMS) > 0:
+            self._say(f"warning: {more} more samples could not be read, see {METRICS_FILE}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def progress_line(line: Mapping[str, Any], steps: int) -> str:

@@ -1,20 +1,20 @@
 """The training loop of all stages, as one Ray Train worker runs it."""
 
-import logging
+import math
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.train.torch
 import torch
-import torch.distributed as dist
 from ray.train import Checkpoint, CheckpointUploadMode
+from torch.distributed.fsdp import FSDPModule
 
 from actors.micro_batch import MicroBatch
 from actors.storage import Storage, join
@@ -22,6 +22,7 @@ from pipeline.train_data import stream
 from pipeline.train_eval import Validation, png_bytes
 from pipeline.train_export import export_model
 from pipeline.train_log import MetricsLog
+from pipeline.train_meter import Meter
 from pipeline.train_model import (
     load_model,
     share_among_workers,
@@ -30,11 +31,11 @@ from pipeline.train_model import (
 )
 from pipeline.train_state import TrainState, learning_rate, load_state, save_state
 from schemas.data_plan import DataPlan
+from schemas.manifest import ManifestError
+from schemas.run import UsageError
 from schemas.train_run import TrainRun
 from stylecrafter import StyleCrafterPipeline
 from stylecrafter.training import Draws, TrainingModel, draw
-
-logger = logging.getLogger(__name__)
 
 _PATIENCE_S = 300.0  # outage of the output's store that a run survives
 
@@ -49,98 +50,113 @@ class TrainJob:
     precision: str  # "float32" or "bfloat16"
 
 
-@dataclass
-class _Meter:
-    """Sums since the last line of metrics."""
+@dataclass(frozen=True)
+class WorkerContext:
+    """Where one worker runs, and how it gets its data and hands over its checkpoints."""
 
-    losses: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    grad_norms: list[float] = field(default_factory=list)
-    samples: int = 0
-    steps: int = 0
-    data_wait_s: float = 0.0
-    began_at: float = field(default_factory=time.perf_counter)
-    problems: Counter[str] = field(default_factory=Counter)
+    rank: int
+    world_size: int
+    device: torch.device
+    checkpoint: Path | None  # the folder to go on from
+    # This worker's micro-batches from one index up to another.
+    micro_batches: Callable[[int, int], Generator[MicroBatch]]
+    # Takes step, loss, and a checkpoint's folder, which the first worker has.
+    report: Callable[[int, float, Path | None], None]
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """Trains from the newest checkpoint (or the beginning) to the last step."""
+def train_worker(config: dict[str, Any]) -> Exception | None:
+    """What Ray Train runs in each worker: trains from the newest checkpoint (or the beginning) to the last step.
+
+    Returns:
+        What is wrong with the run, where there is one worker: Ray Train would try again, and meet it again.
+    """
     job: TrainJob = config["job"]
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    checkpoint = ray.train.get_checkpoint()
     with ExitStack() as stack:
-        _Worker(job, stack).train()
+        folder = Path(stack.enter_context(checkpoint.as_directory())) if checkpoint else None
+
+        def micro_batches(start: int, stop: int) -> Generator[MicroBatch]:
+            return stream(job.plan, rank=rank, world_size=world_size, start=start, stop=stop)
+
+        device = ray.train.torch.get_device()
+        try:
+            Worker(job, WorkerContext(rank, world_size, device, folder, micro_batches, _report)).train()
+        except (UsageError, ManifestError) as error:
+            if world_size > 1:  # the others wait for this one, and only its failure frees them
+                raise
+            return error
+    return None
 
 
-class _Worker:
-    def __init__(self, job: TrainJob, stack: ExitStack):
+def _report(step: int, loss: float, folder: Path | None) -> None:
+    """Uploads a checkpoint in the background, while training goes on."""
+    ray.train.report(
+        {"step": step, "loss": loss},
+        checkpoint=Checkpoint.from_directory(str(folder)) if folder else None,
+        checkpoint_dir_name=f"step-{step:08d}",
+        checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+        delete_local_checkpoint_after_upload=True,
+    )
+
+
+class Worker:
+    """One worker's part of a run. It knows nothing of Ray: that is all in its context."""
+
+    def __init__(self, job: TrainJob, context: WorkerContext):
         run = self._run = job.run
-        self._plan = job.plan
-        self._stack = stack
-        context = ray.train.get_context()
-        self._rank, self._world_size = context.get_world_rank(), context.get_world_size()
-        self._device = ray.train.torch.get_device()
-        if self._device.type == "cpu":
+        self._context = context
+        if context.device.type == "cpu":
             torch.set_num_threads(job.threads)
         self._storage = Storage(run.limits, _PATIENCE_S)
         self._model_dir = self._storage.local_copy(run.model)
         self._pipeline, self._model = self._load(job.precision)
-        self._call = share_among_workers(self._model, run, self._world_size)
+        self._call = share_among_workers(self._model, run, context.world_size)
         self._autocast = torch.autocast(
-            self._device.type, torch.bfloat16, enabled=job.precision == "bfloat16"
+            context.device.type, torch.bfloat16, enabled=job.precision == "bfloat16"
         )
         self._state = TrainState.fresh(run, self._model.trainable_parameters())
-        self._restore()
+        if context.checkpoint is not None:
+            self._state.restore(load_state(context.checkpoint))
+        self._began_at_step = self._state.step
         self._validation = Validation(run, job.plan, self._model, self._pipeline)
-        self._log = MetricsLog(self._storage, run, self._state.step) if self._rank == 0 else None
-        self._meter = _Meter()
+        self._log = MetricsLog(self._storage, run, self._state.step) if context.rank == 0 else None
+        # A line of metrics at each of them: a run that goes on has the same lines as one that never stopped.
+        self._interruptions = (run.validate_every, run.sample_every, run.checkpoint_every)
+        self._meter = Meter()
 
     def _load(self, precision: str) -> tuple[StyleCrafterPipeline, TrainingModel]:
         pipeline, model = load_model(self._run, self._model_dir)
         if precision == "bfloat16":
             use_half_precision_where_frozen(model, torch.bfloat16)
-        return pipeline, model.to(self._device)
-
-    def _restore(self) -> None:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return
-        with checkpoint.as_directory() as folder:
-            self._state.restore(load_state(Path(folder)))
-        logger.info("goes on from step %d", self._state.step)
+        return pipeline, model.to(self._context.device)
 
     def train(self) -> None:
+        """To the last step, and then writes the model directory.
+
+        Raises:
+            UsageError: the loss is not finite any more, or the data cannot be read.
+            ManifestError, InfrastructureError: as the stream of the data.
+        """
         run, state = self._run, self._state
-        micro_batches = self._stack.enter_context(closing(self._micro_batches()))
-        while state.step < run.steps:
-            self._step(micro_batches)
-            validating = self._due(run.validate_every)
-            line = self._metrics() if validating or self._due(run.log_every) else None
-            if line is not None and validating:
-                line |= self._validation.losses(self._call, self._forward)
-            if self._due(run.sample_every):
-                self._write_samples()
-            if line is not None:
-                self._tell(line)
-            if self._due(run.checkpoint_every):
-                self._checkpoint(line)
+        per_step = run.micro_batches_per_step
+        with closing(self._context.micro_batches(state.step * per_step, run.steps * per_step)) as arriving:
+            micro_batches = chain(list(islice(arriving, 1)), arriving)
+            self._meter = Meter()  # the start of the readers is no waiting for data
+            while state.step < run.steps:
+                self._step(micro_batches)
+                if any(self._due(every) for every in (run.log_every, *self._interruptions)):
+                    self._tell()
         self._finish()
 
     def _due(self, every: int) -> bool:
         """Whether what is done `every` so many steps (0: never) is due; at the last step, everything is."""
         return self._state.step == self._run.steps or bool(every and self._state.step % every == 0)
 
-    def _micro_batches(self) -> Generator[MicroBatch]:
-        """This worker's part of what is left of the run."""
-        per_step = self._run.micro_batches_per_step
-        return stream(
-            self._plan,
-            rank=self._rank,
-            world_size=self._world_size,
-            start=self._state.step * per_step,
-            stop=self._run.steps * per_step,
-        )
-
     def _step(self, micro_batches: Iterator[MicroBatch]) -> None:
         """One optimiser step: the mean gradient of its micro-batches, over all workers."""
-        accumulation = self._run.micro_batches_per_step // self._world_size
+        accumulation = self._run.micro_batches_per_step // self._context.world_size
         for number in range(1, accumulation + 1):
             waiting_since = time.perf_counter()
             batch = next(micro_batches)
@@ -148,9 +164,8 @@ class _Worker:
             with without_sync(self._call, is_last=number == accumulation):
                 loss = self._forward(batch, self._draw(batch)).mean()
                 (loss / accumulation).backward()
-            self._count(batch, loss)
+            self._meter.count(batch, loss)
         self._meter.grad_norms.append(self._state.apply_gradients(self._run))
-        self._meter.steps += 1
 
     def _draw(self, batch: MicroBatch) -> Draws:
         return draw(
@@ -168,91 +183,90 @@ class _Worker:
         reference = batch.reference_B3HW
         with self._autocast:
             loss_B: torch.Tensor = self._call(
-                torch.from_numpy(batch.target_BTHWC).to(self._device),
-                ids_BS.to(self._device),
-                None if reference is None else torch.from_numpy(reference).to(self._device),
-                draws.to(self._device),
+                torch.from_numpy(batch.target_BTHWC).to(self._context.device),
+                ids_BS.to(self._context.device),
+                None if reference is None else torch.from_numpy(reference).to(self._context.device),
+                draws.to(self._context.device),
                 plain,
             )
         return loss_B
 
-    def _count(self, batch: MicroBatch, loss: torch.Tensor) -> None:
-        self._meter.losses[batch.kind].append(loss.detach().item())
-        self._meter.samples += len(batch.captions)
-        self._meter.problems.update(batch.problems)
-
-    def _metrics(self) -> dict[str, Any]:
-        """The line of metrics since the last one, the same on every worker. Every worker must call it."""
-        meter, self._meter = self._meter, _Meter()
-        parts = [None] * self._world_size
-        mine = (dict(meter.losses), meter.samples, meter.data_wait_s, list(meter.problems))
-        if dist.is_initialized():
-            dist.all_gather_object(parts, mine)
-        else:
-            parts = [mine]  # type: ignore[list-item]
-        wall_s = time.perf_counter() - meter.began_at
-        losses: dict[str, list[float]] = defaultdict(list)
-        for part in parts:
-            for kind, values in part[0].items():  # type: ignore[index]
-                losses[kind] += values
-        every = [value for values in losses.values() for value in values]
-        return {
-            "step": self._state.step,
-            "time": time.time(),
-            "loss": sum(every) / len(every),
-            **{f"loss_{kind}": sum(values) / len(values) for kind, values in sorted(losses.items())},
-            "grad_norm": sum(meter.grad_norms) / len(meter.grad_norms),
-            "learning_rate": learning_rate(self._run, self._state.step - 1),
-            "samples_per_s": sum(part[1] for part in parts) / wall_s,  # type: ignore[index]
-            "step_s": wall_s / meter.steps,
-            "data_wait_share": sum(part[2] for part in parts) / (wall_s * self._world_size),  # type: ignore[index]
-            "problems": [problem for part in parts for problem in part[3]],  # type: ignore[index]
-        }
-
-    def _tell(self, line: dict[str, Any]) -> None:
+    def _tell(self) -> None:
+        """A line of metrics, and what else is due at this step; none of it counts as training time."""
+        line = self._metrics()
+        if self._due(self._run.validate_every):
+            line |= self._validation.losses(self._call, self._forward)
+        if self._due(self._run.sample_every):
+            self._write_samples()
         if self._log is not None:
             self._log.add(line)
-        # Validation and samples do not count as training time.
-        self._meter.began_at = time.perf_counter()
+        if self._due(self._run.checkpoint_every):
+            self._checkpoint(line["loss"])
+        self._meter = Meter()
+
+    def _metrics(self) -> dict[str, Any]:
+        """The line of metrics since the last one, the same on every worker. Every worker must call it.
+
+        Raises:
+            UsageError: the loss or the gradients are not finite: what is trained is lost.
+        """
+        run, step = self._run, self._state.step
+        line = {
+            "step": step,
+            "time": time.time(),
+            **self._meter.metrics(),
+            "learning_rate": learning_rate(run, step - 1),
+            "began_at_step": self._began_at_step,
+        }
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(line[name]):
+                raise UsageError(
+                    f"{name} is {line[name]} at step {step}: training has diverged; begin again with a smaller "
+                    f"--learning-rate (now {run.learning_rate:g}) and another --output"
+                )
+        return line
 
     def _write_samples(self) -> None:
         """A grid of what the averaged weights make. Sharded weights need all workers for it."""
-        if not self._run.samples or (self._rank and self._run.strategy == "ddp"):
+        if not self._run.samples or (self._context.rank and not isinstance(self._call, FSDPModule)):
             return
         self._call.eval()
         with self._averaged_weights(), self._autocast:
-            grid = self._validation.sample_grid(self._device)
+            grid = self._validation.sample_grid(self._context.device)
         self._call.train()
-        if grid is not None and self._rank == 0:
+        if grid is not None and self._context.rank == 0:
             uri = join(self._run.output, "samples", f"step-{self._state.step:08d}.png")
             self._storage.write_bytes(uri, png_bytes(grid))
 
-    def _averaged_weights(self) -> ExitStack:
-        stack, ema = ExitStack(), self._state.ema
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        """The model with its averaged weights, for calls of its parts."""
+        parameters, ema, model = list(self._state.parameters.values()), self._state.ema, self._call
+        sharded = model if isinstance(model, FSDPModule) else None
+        if sharded is not None:
+            sharded.reshard()  # what a forward pass left gathered are the last weights
         if ema is not None:
-            parameters = list(self._state.parameters.values())
             ema.store(parameters)
             ema.copy_to(parameters)
-            stack.callback(ema.restore, parameters)
-        return stack
+        if sharded is not None:
+            sharded.unshard()  # its own forward, which would do that, is not called
+        try:
+            yield
+        finally:
+            if sharded is not None:
+                sharded.reshard()
+            if ema is not None:
+                ema.restore(parameters)
 
-    def _checkpoint(self, line: dict[str, Any] | None) -> None:
-        """Uploads in the background while training goes on. Every worker must call it: it is a barrier."""
-        state = self._state.gather()
-        checkpoint = None
+    def _checkpoint(self, loss: float) -> None:
+        """Every worker must call it: it is a barrier."""
+        state, folder = self._state.gather(), None
         if state is not None:
             folder = Path(tempfile.mkdtemp(prefix="checkpoint-"))
             save_state(state, folder)
-            checkpoint = Checkpoint.from_directory(str(folder))
-            if self._log is not None:
-                self._log.write()
-        ray.train.report(
-            {"step": self._state.step, "loss": line["loss"] if line else None},
-            checkpoint=checkpoint,
-            checkpoint_dir_name=f"step-{self._state.step:08d}",
-            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
-            delete_local_checkpoint_after_upload=True,
-        )
+        if self._log is not None:
+            self._log.write()
+        self._context.report(self._state.step, loss, folder)
 
     def _finish(self) -> None:
         state = self._state.gather()

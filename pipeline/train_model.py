@@ -25,7 +25,7 @@ def load_model(run: TrainRun, model_dir: Path) -> tuple[StyleCrafterPipeline, Tr
     Raises:
         UsageError: the run and the model do not go together.
     """
-    pipeline = StyleCrafterPipeline.from_pretrained(model_dir)
+    pipeline = StyleCrafterPipeline.from_pretrained(model_dir, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     begin_anew(run, pipeline)
     return pipeline, training_model(run, pipeline)

@@ -24,6 +24,8 @@ FREE_FIELDS = frozenset(
         "keep_checkpoints",
         "validate_every",
         "sample_every",
+        "samples",
+        "sample_steps",
         "log_every",
         "max_failures",
         "cpus_per_worker",

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from stylecrafter import architecture, key_maps
-from stylecrafter.checkpoint_files import Located, PublishedFiles
+from stylecrafter.checkpoint_files import ConversionError, Located, PublishedFiles
 from stylecrafter.key_maps import KeyMap
 from stylecrafter.published_params import PublishedParams
 from stylecrafter.style_adapter import StyleAdapter
@@ -27,6 +27,7 @@ UNET, VAE, TEXT, VISION = "model.diffusion_model.", "first_stage_model.", "cond_
 # What the files hold and inference does not use: losses, the mask OpenCLIP keeps, CLIP's temperature,
 # and the style processors, which the official model shows a second time inside the UNet.
 _UNUSED = ("loss.", "attn_mask", "logit_scale", ".attn2.processor.")
+_NEW_ADAPTER_SEED = 0  # one for all: converting twice gives one fingerprint
 MAX_SHARD = "2GB"
 
 
@@ -86,8 +87,13 @@ def plan_parts(files: PublishedFiles, params: PublishedParams) -> list[Part]:
     """All components with weights, in the published order of precedence.
 
     The text tower of model.ckpt overrides the one of the OpenCLIP file, the temporal file overrides the
-    temporal layers of model.ckpt, and only the OpenCLIP file has the vision tower.
+    temporal layers of model.ckpt, and only the OpenCLIP file has the vision tower. Without an adapter file
+    the adapter is a new one, see `new_adapter`.
+
+    Raises:
+        ConversionError: hyperparameters that no model can have.
     """
+    _check_heads(params)
     unet_config = architecture.unet_config(params)
     with torch.device("meta"):
         unet = StyleCrafterUNet(**unet_config)
@@ -106,15 +112,60 @@ def plan_parts(files: PublishedFiles, params: PublishedParams) -> list[Part]:
 
     unet_map = key_maps.unet_map(unet.state_dict(), unet_config)
     vae_map = key_maps.vae_map(vae.state_dict(), len(params.vae["ch_mult"]))
-    adapter_map = key_maps.adapter_map(adapter.state_dict(), unet_config)
+    if "adapter" in files.paths:
+        adapter_map = key_maps.adapter_map(adapter.state_dict(), unet_config)
+        style = part("style_adapter", adapter, adapter_map, files.under("adapter"), "", "adapter")
+    else:
+        adapter_map, tensors = new_adapter(adapter, unet_map, unet_config, unet_tensors)
+        style = part("style_adapter", adapter, adapter_map, tensors, UNET, "checkpoint")
     text_map, vision_map = (key_maps.clip_map(tower.state_dict()) for tower in (text, vision))
     return [
         part("unet", unet, unet_map, unet_tensors, UNET, "checkpoint", "temporal"),
         part("vae", vae, vae_map, files.under("checkpoint", VAE), VAE, "checkpoint"),
-        part("style_adapter", adapter, adapter_map, files.under("adapter"), "", "adapter"),
+        style,
         part("text_encoder", text, text_map, text_tensors, "", "checkpoint", "open_clip"),
         part("image_encoder", vision, vision_map, files.under("open_clip", VISION), VISION, "open_clip"),
     ]
+
+
+def new_adapter(
+    adapter: StyleAdapter,
+    unet_map: KeyMap,
+    unet_config: Mapping[str, Any],
+    unet_tensors: Mapping[str, Located],
+) -> tuple[KeyMap, dict[str, Located]]:
+    """Map and tensors of an adapter that nobody has trained: always the same ones for the same UNet.
+
+    Style keys and values are the published tensors of the text's (as the authors began their training); the
+    rest is freshly drawn.
+
+    Args:
+        adapter: its config counts; it may be on the meta device.
+    """
+    # The meta device would draw nothing; elsewhere the numbers of the caller's generator stay as they are.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(_NEW_ADAPTER_SEED)
+        drawn = StyleAdapter.from_config(adapter.config).state_dict()
+    copied = {
+        ours: unet_map[text]
+        for ours, text in key_maps.text_projections(adapter.state_dict(), unet_config).items()
+    }
+    key_map = {ours: copied.get(ours, key_maps.Source(ours)) for ours in drawn}
+    tensors = {ours: Located(drawn[ours], Path("new weights"), ours) for ours in drawn.keys() - copied.keys()}
+    found = {source.key for source in copied.values()} & unet_tensors.keys()
+    return key_map, tensors | {key: unet_tensors[key] for key in found}
+
+
+def _check_heads(params: PublishedParams) -> None:
+    for model, config, width in (
+        ("style transformer", params.style, params.style["in_dim"]),
+        ("scale predictor", params.scales, params.style["out_dim"]),
+    ):
+        if width % config["num_heads"]:
+            raise ConversionError(
+                f"{model}: num_heads = {config['num_heads']} does not divide its width {width}; give another in "
+                "the adapter_config of the architecture file"
+            )
 
 
 def plan_problems(files: PublishedFiles, parts: list[Part]) -> list[str]:

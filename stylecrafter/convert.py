@@ -18,7 +18,7 @@ from diffusers import DDIMScheduler
 from stylecrafter.architecture import generation_config, scheduler_config
 from stylecrafter.checkpoint_files import ConversionError, PublishedFiles, problems_error
 from stylecrafter.conversion_plan import Part, plan_parts, plan_problems, skipped_keys
-from stylecrafter.model_directory import write_model_files
+from stylecrafter.model_directory import NEW_ADAPTER, write_model_files
 from stylecrafter.pipeline_stylecrafter import StyleCrafterPipeline
 from stylecrafter.published_params import PublishedParams, published_params
 from stylecrafter.style_encoder import StyleImageProcessor
@@ -38,27 +38,40 @@ class ConversionReport:
         architecture_from: where hyperparameters came from, first come first.
         components: component -> (number of tensors, files they came from).
         skipped: file -> keys that inference does not use.
+        new_adapter: no adapter was given, so that the style adapter is a new one, which nobody has trained.
     """
 
     output: Path
     architecture_from: tuple[str, ...]
     components: dict[str, tuple[int, tuple[Path, ...]]]
     skipped: dict[str, list[str]]
+    new_adapter: bool = False
 
     def describe(self) -> str:
         """The report for a person."""
         lines = ["architecture from " + ", ".join(self.architecture_from)]
         for name, (count, files) in self.components.items():
-            lines.append(f"{name}: {count} tensors from {', '.join(map(str, files))}")
+            if name == "style_adapter" and self.new_adapter:
+                lines.append(
+                    f"{name}: {count} new tensors; style keys and values are copies of the text's in "
+                    f"{', '.join(map(str, files))}, the rest is drawn from a fixed seed"
+                )
+            else:
+                lines.append(f"{name}: {count} tensors from {', '.join(map(str, files))}")
         for file, keys in self.skipped.items():
             shown = ", ".join(keys[:_SKIPPED_SHOWN]) + (", ..." if len(keys) > _SKIPPED_SHOWN else "")
             lines.append(f"not needed for inference, {len(keys)} keys of {file}: {shown}")
-        return "\n".join([*lines, f"wrote {self.output}"])
+        lines.append(f"wrote {self.output}")
+        if self.new_adapter:
+            lines.append(
+                "the style adapter is UNTRAINED: jobs.train_style trains it; until then render with style_scale 0"
+            )
+        return "\n".join(lines)
 
 
 def convert(
     checkpoint: str | Path,
-    adapter: str | Path,
+    adapter: str | Path | None,
     temporal: str | Path | None,
     open_clip: str | Path,
     output: str | Path,
@@ -73,7 +86,9 @@ def convert(
 
     Args:
         checkpoint: model.ckpt.
-        adapter: adapter_v1.pth.
+        adapter: adapter_v1.pth; None makes a new, untrained adapter, the same one each time. Its style keys
+            and values are copies of the text's; its hyperparameters are the published ones where
+            `architecture` does not say otherwise.
         temporal: temporal_v1_1.pth; None keeps the temporal weights of model.ckpt.
         open_clip: open_clip_pytorch_model.bin.
         output: directory to make; it must not exist, or be empty.
@@ -104,12 +119,15 @@ def convert(
     if problems := plan_problems(files, parts):
         raise problems_error(problems)
     settings = generation_config(params) | dict(generation or {})
+    if adapter is None:
+        settings |= NEW_ADAPTER
     _write(output, parts, params, settings, _tokenizer(tokenizer, params), dtype)
     return ConversionReport(
         output=output,
         architecture_from=params.origin,
         components={part.name: (len(part.key_map), part.files) for part in parts},
         skipped=skipped_keys(files, parts),
+        new_adapter=adapter is None,
     )
 
 

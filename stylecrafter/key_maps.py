@@ -168,6 +168,16 @@ def adapter_map(keys: Iterable[str], unet_config: Mapping[str, Any]) -> KeyMap:
     return {key: _adapter_source(key, places) for key in keys}
 
 
+def text_projections(keys: Iterable[str], unet_config: Mapping[str, Any]) -> dict[str, str]:
+    """The text's key or value projection in our UNet for each of the adapter's style keys and values."""
+    places = [ours for ours in unet_modules(unet_config) if ".attentions." in ours]
+    return {
+        key: f"{places[int(key.split('.')[1])]}.transformer_blocks.0.attn2.{key.split('.', 2)[2]}"
+        for key in keys
+        if re.fullmatch(r"layers\.\d+\.to_[kv]\.weight", key)
+    }
+
+
 def _adapter_source(key: str, places: Sequence[str]) -> Source:
     if not key.startswith("layers."):
         return Source(_rewrite(key, _ADAPTER_RULES), transposed=key == "style_proj.weight")

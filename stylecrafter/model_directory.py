@@ -33,6 +33,9 @@ PUBLISHED_GENERATION: dict[str, Any] = {
 }
 """Settings of the released model (official scripts); sizes in pixels, fps in frames per second."""
 
+NEW_ADAPTER: dict[str, Any] = {"trained": False, "new_adapter": True}
+"""What the settings say of a base model whose style adapter nobody has trained yet."""
+
 # Written by the libraries, different from one version to the next, and without effect on the result.
 _VOLATILE_KEYS = frozenset(
     {
@@ -144,11 +147,15 @@ def _without_volatile(value: Any) -> Any:
 
 
 def _model_card(config: Mapping[str, Any]) -> str:
-    weights = (
-        "Weights of a trained model."
-        if config["trained"]
-        else "Untrained weights: for tests, not for pictures."
-    )
+    if config.get("new_adapter"):
+        weights = (
+            "The style adapter is new and **untrained**, everything else is a base model's: `python -m "
+            "jobs.train_style` trains the adapter. Until then render from text alone (`style_scale` 0)."
+        )
+    elif config["trained"]:
+        weights = "Weights of a trained model."
+    else:
+        weights = "Untrained weights: for tests, not for pictures."
     settings = "\n".join(f"| {name} | {value} |" for name, value in config.items())
     return f"""---
 library_name: stylecrafter

@@ -51,7 +51,8 @@ def published_params(files: PublishedFiles, config: Path | None, clip_config: Pa
     """Hyperparameters from tensor shapes, overridden by what the config files say.
 
     Args:
-        files: the published files; the roles checkpoint, adapter and open_clip are looked at.
+        files: the published files; the roles checkpoint, adapter and open_clip are looked at. Without an
+            adapter, its hyperparameters are the published ones in the widths of the other models.
         config: published inference config (YAML or JSON).
         clip_config: OpenCLIP's model config (JSON).
 
@@ -62,15 +63,18 @@ def published_params(files: PublishedFiles, config: Path | None, clip_config: Pa
     given = _read_config(config) if config else {}
     given_clip = _read_clip_config(clip_config) if clip_config else {}
     inferred_clip = _infer_clip(_Shapes(files, "open_clip"))
+    clip = {
+        name: value | given_clip.get(name, {}) if isinstance(value, dict) else given_clip.get(name, value)
+        for name, value in inferred_clip.items()
+    }
+    unet = _infer_unet(_Shapes(files, "checkpoint", "model.diffusion_model.")) | given.get("unet", {})
+    style, scales = _infer_adapter(files) if "adapter" in files.paths else _new_adapter(unet, clip)
     return PublishedParams(
-        unet=_infer_unet(_Shapes(files, "checkpoint", "model.diffusion_model.")) | given.get("unet", {}),
+        unet=unet,
         vae=_infer_vae(_Shapes(files, "checkpoint", "first_stage_model.")) | given.get("vae", {}),
-        style=_infer_style(_Shapes(files, "adapter", "image_context_model.")) | given.get("style", {}),
-        scales=_infer_scales(_Shapes(files, "adapter", "scale_predictor.")) | given.get("scales", {}),
-        clip={
-            name: value | given_clip.get(name, {}) if isinstance(value, dict) else given_clip.get(name, value)
-            for name, value in inferred_clip.items()
-        },
+        style=style | given.get("style", {}),
+        scales=scales | given.get("scales", {}),
+        clip=clip,
         diffusion=given.get("diffusion", {}),
         adapter=given.get("adapter", {}),
         origin=(
@@ -196,6 +200,26 @@ def _infer_vae(shapes: _Shapes) -> Params:
         "num_res_blocks": shapes.count("encoder.down.0.block."),
         "z_channels": shapes["post_quant_conv.weight"][1],
     }
+
+
+def _infer_adapter(files: PublishedFiles) -> tuple[Params, Params]:
+    """Parameters of the style transformer and of the scale predictor."""
+    return (
+        _infer_style(_Shapes(files, "adapter", "image_context_model.")),
+        _infer_scales(_Shapes(files, "adapter", "scale_predictor.")),
+    )
+
+
+def _new_adapter(unet: Params, clip: Params) -> tuple[Params, Params]:
+    """The same for an adapter that is yet to be trained: as published, as wide as the models around it."""
+    style = {
+        "in_dim": clip["vision_cfg"]["width"],
+        "out_dim": unet["context_dim"],
+        "num_tokens": 8,
+        "n_layers": 3,
+        "num_heads": 8,
+    }
+    return style, {"hidden": 32, "n_layers": 2, "num_heads": 8}
 
 
 def _infer_style(shapes: _Shapes) -> Params:

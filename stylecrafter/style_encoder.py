@@ -50,10 +50,13 @@ class StyleImageProcessor(ImageProcessingMixin):
 
         Short side to `reference_size` (bilinear), centre crop, then a smoothed bicubic reduction.
         """
-        side = self.reference_size
-        cropped = [_resize_and_crop(image, side, Image.Resampling.BILINEAR) for image in references]
-        pixels_R3HW = torch.stack([_to_unit_tensor(image) for image in cropped]) * 2 - 1
-        return self._normalise((_reduce(pixels_R3HW, self.size) + 1) / 2)
+        # One by one: what a picture needs on the way fits the processor's cache, and takes a third of the time.
+        return torch.cat([self._style(image) for image in references])
+
+    def _style(self, reference: Image.Image) -> torch.Tensor:
+        cropped = _resize_and_crop(reference, self.reference_size, Image.Resampling.BILINEAR)
+        pixels_13HW = _to_unit_tensor(cropped)[None] * 2 - 1
+        return self._normalise((_reduce(pixels_13HW, self.size) + 1) / 2)
 
     def clip(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Pictures of any size -> [R, 3, size, size]: short side by bicubic, centre crop."""
@@ -87,11 +90,22 @@ def _reduce(pixels_R3HW: torch.Tensor, size: int) -> torch.Tensor:
     taps = int(max(4 * sigma, 3)) | 1
     offset = torch.arange(taps, dtype=torch.float32) - taps // 2
     kernel = torch.softmax(-(offset**2) / (2 * sigma**2), dim=0)
-    channels = pixels_R3HW.shape[1]
     padded = F.pad(pixels_R3HW, (taps // 2,) * 4, mode="reflect")
-    rows = F.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
-    blurred = F.conv2d(rows, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    blurred = _weighted_sum(_weighted_sum(padded, kernel, dim=3), kernel, dim=2)
     return F.interpolate(blurred, size=(size, size), mode="bicubic", align_corners=True)
+
+
+def _weighted_sum(pixels_R3HW: torch.Tensor, kernel: torch.Tensor, dim: int) -> torch.Tensor:
+    """Convolution along one dimension, without padding.
+
+    Sums of shifted pictures: on the CPU a tenth of the time that `conv2d` takes for so few channels.
+    """
+    length = pixels_R3HW.shape[dim] - len(kernel) + 1
+    first, *others = kernel.tolist()
+    total = pixels_R3HW.narrow(dim, 0, length) * first
+    for shift, weight in enumerate(others, 1):
+        total.add_(pixels_R3HW.narrow(dim, shift, length), alpha=weight)
+    return total
 
 
 def image_tokens(

@@ -71,6 +71,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def training_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory of which a training step takes some hundredths of a second."""
+    from tests.support import models
+
+    directory = tmp_path_factory.mktemp("training-model")
+    models.write_smallest_model(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def demo_world(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The manifest of a small demo world: 12 stills and 6 clips of 4 styles."""
+    from tests.support.training import write_demo_world
+
+    return write_demo_world(tmp_path_factory.mktemp("demo-world"))
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Style pictures 0.png to 2.png, and broken.png, which is none."""
     from tests.support import models

@@ -17,6 +17,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from jobs._cli import load_config
 from jobs.convert import ConvertRun
 from schemas.run import ManifestRun, RenderRun
+from schemas.train_manifest import TrainManifestRun
+from schemas.train_run import TrainBaseRun, TrainJointRun, TrainStyleRun, TrainTemporalRun
 
 ROOT = Path(__file__).parents[1]
 MAX_FILE_BYTES = 12 * 2**20
@@ -105,8 +107,14 @@ FROZEN: list[tuple[str, type[Any], str]] = [
         "--checkpoint model.ckpt --adapter adapter_v1.pth --temporal temporal_v1_1.pth "
         "--open-clip open_clip_pytorch_model.bin --output MODEL_DIR",
     ),
+    ("jobs.convert", ConvertRun, "--checkpoint model.ckpt --open-clip open_clip.bin --output MODEL_DIR"),
     ("jobs.plan", RenderRun, "--manifest URI --model URI --output URI"),
     ("jobs.render", RenderRun, "--manifest URI --model URI --output URI --actors 2 --batch-size 3 --seed 4"),
+    ("jobs.train_manifest", TrainManifestRun, "--folder DIR_OR_URI --output M.parquet --caption-from-name"),
+    ("jobs.train_base", TrainBaseRun, "--data URI --model URI --output URI"),
+    ("jobs.train_style", TrainStyleRun, "--data URI --model URI --output URI"),
+    ("jobs.train_temporal", TrainTemporalRun, "--data URI --style-data URI --model URI --output URI"),
+    ("jobs.train_joint", TrainJointRun, "--data URI --style-data URI --model URI --output URI"),
 ]
 
 

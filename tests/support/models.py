@@ -22,3 +22,10 @@ def write_pictures(directory: Path) -> None:
         noise[..., index] //= 4
         Image.fromarray(noise).save(directory / f"{index}.png")
     (directory / "broken.png").write_bytes(b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+
+
+def write_smallest_model(directory: Path) -> None:
+    """A model directory for training: a step takes some hundredths of a second."""
+    pipeline = build_untrained_pipeline(seed=1, channels=(32, 32), layers_per_block=1)
+    pipeline.generation_config |= {"height": 32, "width": 32, "num_frames": 4, "num_inference_steps": 2}
+    pipeline.save_pretrained(directory)
