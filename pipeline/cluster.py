@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +25,15 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    with _own_sigterm():
+        _start_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_ray() -> None:
     if is_remote():
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     else:
@@ -41,10 +52,17 @@ def ray_session() -> Iterator[None]:
                 logging_level=logging.ERROR,
                 object_store_memory=_OBJECT_STORE_BYTES,
             )
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """The job's handler of SIGTERM stays: Ray's own would end the process before the job can say how it ended."""
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        ray.shutdown()
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def local_cpus() -> int:

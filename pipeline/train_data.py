@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.exceptions import GetTimeoutError
 from ray.util.annotations import RayDeprecationWarning
 
@@ -38,6 +40,7 @@ _BLOCKS_PER_DATASET = 8_000
 _MAX_RESTARTS = 4  # of a reader that dies, per dataset; its work is done again by another
 _MAX_TASK_RETRIES = 2
 _POLL_S = 0.5
+_SCHEDULING_PAUSE_S = 0.05
 _FREE_CPUS_TIMEOUT_S = 30.0  # the readers of a worker that was killed may still be ending
 
 
@@ -135,12 +138,25 @@ def _dataset(plan: DataPlan, indices: range) -> Dataset:
         )
 
 
+class _PacedScheduling(ExecutionCallback):
+    """Lets the training thread compute.
+
+    Ray Data schedules in a thread of the training worker. While all that it may prefetch is there, no task runs
+    that it could wait for, and it turns without a pause: holding the interpreter, it made training steps
+    four times as long (docs/log.md).
+    """
+
+    def on_execution_step(self, executor: StreamingExecutor) -> None:
+        time.sleep(_SCHEDULING_PAUSE_S)
+
+
 def _context(plan: DataPlan) -> DataContext:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # else the reader's own error does not reach the worker
     context.wait_for_min_actors_s = max(1, int(plan.start_timeout_s))  # else it waits for ever
+    context.custom_execution_callback_classes = [_PacedScheduling]
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ExecutionResources.for_limits(
         object_store_memory=plan.prefetch_bytes

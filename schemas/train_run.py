@@ -217,6 +217,11 @@ class AdapterRun(StyledRun):
     def _new_adapter_for_another_fusion(self) -> "AdapterRun":
         if self.fusion != "adaptive" and not self.new_adapter:
             raise ValueError(f"fusion = {self.fusion}: needs a new adapter, remove --no-new-adapter")
+        if self.fusion != "adaptive" and self.scale_penalty:
+            raise ValueError(
+                f"scale_penalty = {self.scale_penalty:g}: only adaptive fusion predicts scales, remove it or "
+                f"--fusion {self.fusion}"
+            )
         return self
 
 

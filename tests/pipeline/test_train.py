@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 # Relative. Workers add gradients in another order; the data position matters 1e-2 and more.
 SAME = 1e-5
-SAME_WEIGHTS = 1e-3
+SAME_WEIGHTS = 5e-3
 Make = Callable[..., Any]
 
 
@@ -101,7 +101,7 @@ def test_two_workers_are_one_that_accumulates_two(make: Make, two_workers: Train
     shifted = make("shifted", accumulation=2)
     train_here(shifted, shift=1)
     assert abs(losses_of(shifted.output)[1] / losses_of(one.output)[1] - 1) > 1000 * SAME
-    assert apart(f"{shifted.output}/model", f"{one.output}/model", one.model) > 10 * SAME_WEIGHTS
+    assert apart(f"{shifted.output}/model", f"{one.output}/model", one.model) > 20 * SAME_WEIGHTS
 
 
 def test_the_newest_checkpoints_are_kept(two_workers: TrainStyleRun) -> None:
@@ -237,15 +237,16 @@ def test_sharded_workers_in_half_precision(make: Make) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_worker_costs_nothing_but_time(make: Make, workers: int) -> None:
-    steps = 30
-    run = make(f"killed-{workers}", workers=workers, steps=steps, checkpoint_every=10, max_failures=1)
-    killer = threading.Thread(target=kill_a_worker, args=[Path(run.output), "step-00000010"])
+    steps = 120  # so many that the kill comes well before the end
+    run = make(f"killed-{workers}", workers=workers, steps=steps, checkpoint_every=20, max_failures=1)
+    killer = threading.Thread(target=kill_a_worker, args=[Path(run.output), "step-00000020"])
     killer.start()
     told = fit(run)
     killer.join()
-    assert "went on from the checkpoint of step 10" in told
-    assert [line["began_at_step"] for line in metrics_of(run.output)][-1] in (10, 20)
-    whole = make(f"spared-{workers}", accumulation=workers, steps=steps, checkpoint_every=10)
+    began_at = metrics_of(run.output)[-1]["began_at_step"]
+    assert 20 <= began_at < steps
+    assert f"went on from the checkpoint of step {began_at}" in told
+    whole = make(f"spared-{workers}", accumulation=workers, steps=steps, checkpoint_every=20)
     train_here(whole)
     assert_same(run, whole)
     assert sorted(losses_of(run.output)) == list(range(1, steps + 1))
