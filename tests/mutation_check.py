@@ -61,8 +61,8 @@ MUTATIONS = (
     Mutation(
         "fusion scales in the order middle, down, up",
         "style_adapter.py",
-        "gates_BL.unbind(1)",
-        "gates_BL.roll(1, dims=1).unbind(1)",
+        "zip(self.layers, gates_BL.unbind(1), strict=True)",
+        "zip(self.layers, gates_BL.roll(1, dims=1).unbind(1), strict=True)",
         UNET,
     ),
     Mutation(
