@@ -137,8 +137,8 @@ MUTATIONS = (
     ),
     Mutation(
         "last text layer instead of the penultimate",
-        "pipeline_stylecrafter.py",
-        "hidden[-2]",
+        "text_encoder.py",
+        "hidden[-1 - UNUSED_LAYERS]",
         "hidden[-1]",
         CONDITIONING,
     ),
