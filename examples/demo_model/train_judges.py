@@ -8,7 +8,6 @@ Writes one safetensors file per network and metrics.json.
 import argparse
 import itertools
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from examples.demo_model.intervals import wilson
 from examples.demo_model.judges import (
     NETWORKS,
     VALUES,
@@ -173,14 +173,6 @@ def measure(judges: Judges, clips: Clips) -> dict[str, dict[str, float]]:
             "accuracy_worsened": round(float(right_worse.mean()), 4),
         }
     return found
-
-
-def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % score interval of a share (E. B. Wilson, 1927)."""
-    share = right / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _worse(frames_NTHWC: np.ndarray) -> np.ndarray:

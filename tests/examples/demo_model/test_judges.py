@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from examples.demo_model import train_judges
+from examples.demo_model.intervals import wilson
 from examples.demo_model.judges import NETWORKS, VALUES, WEIGHTS, Judges, motion_input, new_network
-from examples.demo_model.train_judges import demo_clips, measure, wilson, worsened
+from examples.demo_model.train_judges import demo_clips, measure, worsened
 
 # The first 60 of the clips that metrics.json was measured on.
 SAMPLE = 60
