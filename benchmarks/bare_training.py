@@ -121,7 +121,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     pipeline, model = load_model(run, Path(run.model))
     if given.precision == "bfloat16":
-        use_half_precision_where_frozen(model, torch.bfloat16)
+        use_half_precision_where_frozen(model)
     model.to(device)
     batches = read_batches(run, pipeline.tokenizer, given.steps, device)
     marks = train(model, batches, run, given.precision)

@@ -14,27 +14,24 @@ def run_training(config: type[TrainRun], job: str, description: str | None) -> i
     from pipeline.train import prepare_training, train  # after the flags: --help need not wait for torch
     from pipeline.train_dry_run import describe_model
     from pipeline.train_export import model_uri
-    from pipeline.train_log import METRICS_FILE
+    from pipeline.train_log import METRICS_FILE, say
 
     console = Console()
     if run.dry_run:
         console.print(describe_model(run), highlight=False)
         return ExitCode.DONE
 
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     prepared = prepare_training(run)
     for warning in prepared.data.warnings:
-        say(f"warning: {warning}")
+        say(console, f"warning: {warning}")
     for reason, count in prepared.data.skipped.items():
-        say(f"warning: {count} rows are not used: {reason}")
+        say(console, f"warning: {count} rows are not used: {reason}")
     rows = ", ".join(f"{count} {kind}s" for kind, count in prepared.data.rows.items() if count)
-    say(f"{run.stage} stage, {run.steps} steps on {rows} ({prepared.data.styles} styles)")
+    say(console, f"{run.stage} stage, {run.steps} steps on {rows} ({prepared.data.styles} styles)")
     if prepared.is_finished:
-        say("this run has finished before; nothing is trained")
+        say(console, "this run has finished before; nothing is trained")
     else:
         train(prepared, console)
-    say(f"model      {model_uri(run)}")
-    say(f"metrics    {join(run.output, METRICS_FILE)}")
+    say(console, f"model      {model_uri(run)}")
+    say(console, f"metrics    {join(run.output, METRICS_FILE)}")
     return ExitCode.DONE

@@ -11,7 +11,7 @@ import sys
 
 from actors.storage import Storage
 from jobs._cli import load_config, run_job
-from pipeline.snapshot import parquet_bytes
+from pipeline.files import parquet_bytes
 from pipeline.train_manifest import build_training_manifest
 from schemas.run import ExitCode
 from schemas.train_manifest import TrainManifestRun

@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from rich.console import Console
 
@@ -14,15 +14,17 @@ from actors.uris import absolute_path
 from pipeline.cluster import ray_session
 from pipeline.compute import Resources, check_paths, resources
 from pipeline.model_info import ModelInfo, read_model_info
-from pipeline.train_data import DataPlan, DataSummary, ReferencePixels, summarise_data
+from pipeline.train_checkpoints import CHECKPOINTS, Checkpoints
+from pipeline.train_data import DataSummary, summarise_data
 from pipeline.train_export import model_uri
 from pipeline.train_failures import as_training_failure, interrupted_like_others
-from pipeline.train_log import shown_progress
-from pipeline.train_loop import TrainJob, train_worker
+from pipeline.train_log import say, shown_progress, where_it_goes_on
+from pipeline.train_loop import TrainJob
+from pipeline.train_worker import train_worker
+from schemas.data_plan import DataPlan, ReferencePixels
 from schemas.run import UsageError
 from schemas.train_run import TrainRun
 
-CHECKPOINTS = "checkpoints"
 _HEADROOM_CPUS = 0.25  # Ray Train's and Ray Data's own actors
 _IDENTITY = ("run", "train.json")
 _PATHS = ("data", "style_data", "validation_data", "model", "output")
@@ -44,6 +46,11 @@ class PreparedTraining:
     def is_finished(self) -> bool:
         """Whether an earlier start of this very run has written its model."""
         return self.storage.exists(join(model_uri(self.run), "fingerprint"))
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was an earlier start of this run."""
+        return self.storage.exists(join(self.run.output, *_IDENTITY))
 
 
 def prepare_training(run: TrainRun) -> PreparedTraining:
@@ -82,13 +89,18 @@ def train(prepared: PreparedTraining, console: Console) -> None:
         UsageError, ManifestError, InfrastructureError: a worker's own; other failures of workers as they are.
     """
     run, storage = prepared.run, prepared.storage
+    checkpoints = Checkpoints(storage, run)
+    step = checkpoints.newest_step() or 0
+    if prepared.has_begun:
+        say(console, where_it_goes_on(step))
+    checkpoints.delete_list_of_ray()
     _write_identity(prepared)
     filesystem, path = storage.arrow_filesystem(run.output)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     with (
         ray_session(),
         as_training_failure(),
-        shown_progress(storage, run, console),
+        shown_progress(storage, run, console, step),
         interrupted_like_others(),
     ):
         result = TorchTrainer(
@@ -105,7 +117,6 @@ def train(prepared: PreparedTraining, console: Console) -> None:
                 storage_path=path,
                 storage_filesystem=filesystem,
                 failure_config=FailureConfig(max_failures=run.max_failures),
-                checkpoint_config=CheckpointConfig(num_to_keep=run.keep_checkpoints),
             ),
         ).fit()
     if isinstance(failure := getattr(result, "return_value", None), Exception):

@@ -20,19 +20,9 @@ from actors.storage import Storage
 from actors.training_rows import read_training_rows
 from actors.training_samples import TrainingSamples, check_kinds
 from pipeline.failures import as_run_failure
-from schemas.data_plan import DataPlan, MediaLimits, ReferencePixels
+from schemas.data_plan import DataPlan
 from schemas.run import UsageError
 from schemas.training import Kind
-
-__all__ = [
-    "DataPlan",
-    "DataSummary",
-    "MediaLimits",
-    "MicroBatch",
-    "ReferencePixels",
-    "stream",
-    "summarise_data",
-]
 
 # Ray Data makes the list of all blocks of a dataset before the first is used (0.3 ms each), and a run can have
 # millions: one dataset follows another. Each start costs some seconds and the readers' caches.

@@ -70,10 +70,14 @@ def read_metrics(storage: Storage, output: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def shown_progress(storage: Storage, run: TrainRun, console: Console) -> Iterator[None]:
-    """Prints the run's metrics as they are written, from wherever its workers are."""
+def shown_progress(storage: Storage, run: TrainRun, console: Console, began_at: int) -> Iterator[None]:
+    """Prints the run's metrics as they are written, from wherever its workers are.
+
+    Args:
+        began_at: the step that the run is known to begin or go on at.
+    """
     ended = threading.Event()
-    progress = _Progress(storage, run, console)
+    progress = _Progress(storage, run, console, began_at)
 
     def follow() -> None:
         while not ended.wait(_POLL_S):
@@ -92,12 +96,13 @@ def shown_progress(storage: Storage, run: TrainRun, console: Console) -> Iterato
 class _Progress:
     """What a person is told of the lines of metrics, each of them once."""
 
-    def __init__(self, storage: Storage, run: TrainRun, console: Console):
+    def __init__(self, storage: Storage, run: TrainRun, console: Console, began_at: int):
         self._storage = storage
         self._run = run
         self._console = console
-        self._shown = {line["step"] for line in read_metrics(storage, run.output)}
-        self._began_at_step: int | None = None
+        # When each step's line was made: workers that go on after a failure make some of them again.
+        self._shown = {line["step"]: line["time"] for line in read_metrics(storage, run.output)}
+        self._began_at = self._last_step = began_at
         self._is_readable = True
 
     def show_new(self) -> None:
@@ -109,12 +114,12 @@ class _Progress:
             self._is_readable = False
             return
         self._is_readable = True
-        fresh = [line for line in lines if line["step"] not in self._shown]
-        self._shown.update(line["step"] for line in fresh)
+        fresh = [line for line in lines if self._shown.get(line["step"]) != line["time"]]
         for line in fresh:
-            if line["began_at_step"] != (self._began_at_step or 0):
-                self._say(f"went on from the checkpoint of step {line['began_at_step']}")
-            self._began_at_step = line["began_at_step"]
+            if line["began_at_step"] != self._began_at or line["step"] <= self._last_step:
+                self._say(where_it_goes_on(line["began_at_step"]))
+            self._shown[line["step"]] = line["time"]
+            self._began_at, self._last_step = line["began_at_step"], line["step"]
             self._warn(line["problems"])
         if fresh:
             self._say(progress_line(fresh[-1], self._run.steps))
@@ -126,7 +131,19 @@ class _Progress:
             self._say(f"warning: {more} more samples could not be read, see {METRICS_FILE}")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, text)
+
+
+def say(console: Console, text: str) -> None:
+    """One line, as it is: whoever reads it by machine finds it whole."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def where_it_goes_on(step: int) -> str:
+    """What a person is told where an earlier beginning is taken up."""
+    if step:
+        return f"goes on from the checkpoint of step {step}"
+    return "begins again at step 0: no checkpoint had been finished"
 
 
 def progress_line(line: Mapping[str, Any], steps: int) -> str:

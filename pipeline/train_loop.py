@@ -1,24 +1,20 @@
-"""The training loop of all stages, as one Ray Train worker runs it."""
+"""The training loop of all stages, as one worker runs it."""
 
 import math
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import ray.train
-import ray.train.torch
 import torch
-from ray.train import Checkpoint, CheckpointUploadMode
 from torch.distributed.fsdp import FSDPModule
 
 from actors.micro_batch import MicroBatch
 from actors.storage import Storage, join
-from pipeline.train_data import stream
 from pipeline.train_eval import Validation, png_bytes
 from pipeline.train_export import export_model
 from pipeline.train_log import MetricsLog
@@ -31,13 +27,12 @@ from pipeline.train_model import (
 )
 from pipeline.train_state import TrainState, learning_rate, load_state, save_state
 from schemas.data_plan import DataPlan
-from schemas.manifest import ManifestError
 from schemas.run import UsageError
 from schemas.train_run import TrainRun
 from stylecrafter import StyleCrafterPipeline
 from stylecrafter.training import Draws, TrainingModel, draw
 
-_PATIENCE_S = 300.0  # outage of the output's store that a run survives
+PATIENCE_S = 300.0  # outage of the output's store that a run survives
 
 
 @dataclass(frozen=True)
@@ -64,43 +59,6 @@ class WorkerContext:
     report: Callable[[int, float, Path | None], None]
 
 
-def train_worker(config: dict[str, Any]) -> Exception | None:
-    """What Ray Train runs in each worker: trains from the newest checkpoint (or the beginning) to the last step.
-
-    Returns:
-        What is wrong with the run, where there is one worker: Ray Train would try again, and meet it again.
-    """
-    job: TrainJob = config["job"]
-    context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
-    checkpoint = ray.train.get_checkpoint()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(checkpoint.as_directory())) if checkpoint else None
-
-        def micro_batches(start: int, stop: int) -> Generator[MicroBatch]:
-            return stream(job.plan, rank=rank, world_size=world_size, start=start, stop=stop)
-
-        device = ray.train.torch.get_device()
-        try:
-            Worker(job, WorkerContext(rank, world_size, device, folder, micro_batches, _report)).train()
-        except (UsageError, ManifestError) as error:
-            if world_size > 1:  # the others wait for this one, and only its failure frees them
-                raise
-            return error
-    return None
-
-
-def _report(step: int, loss: float, folder: Path | None) -> None:
-    """Uploads a checkpoint in the background, while training goes on."""
-    ray.train.report(
-        {"step": step, "loss": loss},
-        checkpoint=Checkpoint.from_directory(str(folder)) if folder else None,
-        checkpoint_dir_name=f"step-{step:08d}",
-        checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
-        delete_local_checkpoint_after_upload=True,
-    )
-
-
 class Worker:
     """One worker's part of a run. It knows nothing of Ray: that is all in its context."""
 
@@ -109,7 +67,7 @@ class Worker:
         self._context = context
         if context.device.type == "cpu":
             torch.set_num_threads(job.threads)
-        self._storage = Storage(run.limits, _PATIENCE_S)
+        self._storage = Storage(run.limits, PATIENCE_S)
         self._model_dir = self._storage.local_copy(run.model)
         self._pipeline, self._model = self._load(job.precision)
         self._call = share_among_workers(self._model, run, context.world_size)
@@ -129,7 +87,7 @@ class Worker:
     def _load(self, precision: str) -> tuple[StyleCrafterPipeline, TrainingModel]:
         pipeline, model = load_model(self._run, self._model_dir)
         if precision == "bfloat16":
-            use_half_precision_where_frozen(model, torch.bfloat16)
+            use_half_precision_where_frozen(model)
         return pipeline, model.to(self._context.device)
 
     def train(self) -> None:

@@ -70,7 +70,7 @@ def training_model(run: TrainRun, pipeline: StyleCrafterPipeline) -> TrainingMod
     return model
 
 
-def use_half_precision_where_frozen(model: TrainingModel, dtype: torch.dtype) -> None:
+def use_half_precision_where_frozen(model: TrainingModel) -> None:
     """Components of which nothing is trained need no float32 copy beside an autocast forward."""
     for component in (
         model.vae,
@@ -80,7 +80,7 @@ def use_half_precision_where_frozen(model: TrainingModel, dtype: torch.dtype) ->
         model.style_adapter,
     ):
         if not any(parameter.requires_grad for parameter in component.parameters()):
-            component.to(dtype)
+            component.bfloat16()
 
 
 def share_among_workers(model: TrainingModel, run: TrainRun, world_size: int) -> nn.Module:

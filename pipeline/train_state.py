@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from schemas.train_run import TrainRun
 
-_FILE = "state.pt"
+STATE_FILE = "state.pt"
 
 
 def learning_rate(run: TrainRun, step: int) -> float:
@@ -101,12 +101,12 @@ class TrainState:
 
 def save_state(state: dict[str, Any], folder: Path) -> None:
     """Writes a gathered state."""
-    torch.save(state, folder / _FILE)
+    torch.save(state, folder / STATE_FILE)
 
 
 def load_state(folder: Path) -> dict[str, Any]:
     """Reads a gathered state; tensors and plain values only, no code."""
-    loaded: dict[str, Any] = torch.load(folder / _FILE, map_location="cpu", weights_only=True)
+    loaded: dict[str, Any] = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
     return loaded
 
 

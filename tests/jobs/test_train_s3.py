@@ -46,7 +46,7 @@ def store(
 
 def run(job: str, *flags: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", job, *flags], capture_output=True, text=True, check=False, timeout=400
+        [sys.executable, "-m", job, *flags], capture_output=True, text=True, check=False, timeout=1800
     )
     assert done.returncode == 0, done.stderr
     assert job == "jobs.render" or done.stderr == ""
@@ -63,6 +63,15 @@ def validation(store: S3Server, output: str, kind: str) -> list[float]:
     return [line[f"val_loss_{kind}"] for line in lines if f"val_loss_{kind}" in line]
 
 
+def kill_by_hand(store: S3Server, output: str, steps: tuple[int, int]) -> None:
+    """As if the run had been killed between two checkpoints, before Ray had noted the first of them."""
+    client, cut = store.client(), f"{output}/checkpoints/step-{steps[1]:08d}/state.pt"
+    client.put_object(Bucket="outputs", Key=cut, Body=body(store, cut)[:-100])
+    client.delete_object(Bucket="outputs", Key=f"{output}/model/fingerprint")
+    client.delete_object(Bucket="outputs", Key=f"{output}/checkpoints/checkpoint_manager_snapshot.json")
+    assert body(store, f"{output}/checkpoints/step-{steps[0]:08d}/state.pt")
+
+
 def test_both_stages_and_a_video_from_bucket_to_bucket(
     store: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,28 +79,27 @@ def test_both_stages_and_a_video_from_bucket_to_bucket(
         "s3://styles/train/pictures/manifest.parquet",
         "s3://styles/train/clips/manifest.parquet",
     )
-    said = run(
-        "jobs.train_style",
-        *(
-            f"--data={pictures}",
-            "--model=s3://styles/train/model",
-            "--output=s3://outputs/style",
-            "--steps=30",
-        ),
+    style = [
+        f"--data={pictures}",
+        "--model=s3://styles/train/model",
+        "--output=s3://outputs/style",
+        "--steps=30",
         *COMMON,
-    )
+    ]
+    said = run("jobs.train_style", *style)
     assert "style stage, 30 steps on 12 images (4 styles)\n" in said
     assert said.endswith("model      s3://outputs/style/model\nmetrics    s3://outputs/style/metrics.jsonl\n")
+    figures = {"style image": validation(store, "style", "image")}
+    kill_by_hand(store, "style", steps=(20, 30))
+    said = run("jobs.train_style", *style)
+    assert "goes on from the checkpoint of step 20\n" in said
+    assert validation(store, "style", "image") == pytest.approx(figures["style image"], rel=1e-5)
     run(
         "jobs.train_temporal",
         *(f"--data={clips}", f"--style-data={pictures}", "--model=s3://outputs/style/model"),
         *("--output=s3://outputs/temporal", "--steps=20", "--image-share=0.25", *COMMON),
     )
-    figures = {
-        "style image": validation(store, "style", "image"),
-        "temporal image": validation(store, "temporal", "image"),
-        "temporal video": validation(store, "temporal", "video"),
-    }
+    figures |= {f"temporal {kind}": validation(store, "temporal", kind) for kind in ("image", "video")}
     with capsys.disabled():
         print(
             "\nvalidation losses", {name: [round(x, 4) for x in values] for name, values in figures.items()}

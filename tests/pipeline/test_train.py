@@ -1,8 +1,8 @@
 """Training with Ray Train: workers, checkpoints, what ends a run and what goes on."""
 
 import io
-import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -234,7 +234,45 @@ def test_sharded_workers_in_half_precision(make: Make) -> None:
 # ---- What dies ----
 
 
+@pytest.mark.parametrize("workers", [2, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_run_goes_on_from_the_newest_whole_checkpoint_whatever_ray_noted(make: Make, workers: int) -> None:
+    run = make(f"unnoted-{workers}", workers=workers, accumulation=2 // workers)
+    whole = make(f"noted-{workers}", accumulation=2)
+    kill_by_hand(run, train_here(whole)[2])
+    assert where_it_said(fit(run)) == ["goes on from the checkpoint of step 2"]
+    assert [line["began_at_step"] for line in metrics_of(run.output)] == [2, 2]
+    assert losses_of(run.output) == pytest.approx({s: losses_of(whole.output)[s] for s in (3, 4)}, rel=SAME)
+    assert apart(f"{run.output}/model", f"{whole.output}/model", whole.model) < SAME_WEIGHTS
+    assert checkpoints(run) == ["step-00000003", "step-00000004"]
+
+
 @pytest.mark.slow
+def test_a_run_that_was_killed_before_its_first_checkpoint_says_that_it_begins_again(make: Make) -> None:
+    run = make("early", steps=2)
+    kill_by_hand(run, None)
+    assert where_it_said(fit(run)) == ["begins again at step 0: no checkpoint had been finished"]
+    assert sorted(losses_of(run.output)) == [1, 2]
+
+
+def kill_by_hand(run: TrainRun, uploaded: Path | None) -> None:
+    """The output of a run that was killed during the upload of step 3, while Ray wrote its list of checkpoints."""
+    pipeline.train._write_identity(prepare_training(run))
+    folder = Path(run.output) / "checkpoints"
+    (folder / "step-00000003").mkdir(parents=True)
+    (folder / "checkpoint_manager_snapshot.json").write_text(
+        '{"ray_version": "2.60.0", "checkpoint_results": ['
+    )
+    (folder / "step-00000003" / "state.pt").write_bytes(b"PK")
+    if uploaded is not None:
+        shutil.copytree(uploaded, folder / "step-00000002")
+        whole = (uploaded / "state.pt").read_bytes()
+        (folder / "step-00000003" / "state.pt").write_bytes(whole[: len(whole) * 2 // 3])
+
+
+def where_it_said(told: str) -> list[str]:
+    return [line for line in told.splitlines() if "goes on" in line or "begins" in line]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_worker_costs_nothing_but_time(make: Make, workers: int) -> None:
     steps = 120  # so many that the kill comes well before the end
@@ -245,7 +283,7 @@ def test_a_killed_worker_costs_nothing_but_time(make: Make, workers: int) -> Non
     killer.join()
     began_at = metrics_of(run.output)[-1]["began_at_step"]
     assert 20 <= began_at < steps
-    assert f"went on from the checkpoint of step {began_at}" in told
+    assert where_it_said(told) == [f"goes on from the checkpoint of step {began_at}"]
     whole = make(f"spared-{workers}", accumulation=workers, steps=steps, checkpoint_every=20)
     train_here(whole)
     assert_same(run, whole)
@@ -267,10 +305,7 @@ def is_train_worker(process: psutil.Process) -> bool:
 
 
 def wait_for_checkpoint(output: Path, name: str, timeout_s: float = 120) -> None:
-    """Until Ray Train has noted the checkpoint as one to go on from."""
-    snapshot = output / "checkpoints" / "checkpoint_manager_snapshot.json"
     deadline = time.monotonic() + timeout_s
-    while not (snapshot.exists() and name in snapshot.read_text()):
+    while not (output / "checkpoints" / name / "state.pt").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert json.loads(snapshot.read_text())

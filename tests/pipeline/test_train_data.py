@@ -9,8 +9,10 @@ import pytest
 import ray
 import ray.util.state
 
+from actors.micro_batch import MicroBatch
 from pipeline import train_data
-from pipeline.train_data import DataPlan, MicroBatch, stream, summarise_data
+from pipeline.train_data import stream, summarise_data
+from schemas.data_plan import DataPlan
 from schemas.manifest import ManifestError
 from schemas.run import UsageError
 from tests.support.training_data import write_manifest, write_picture, write_world

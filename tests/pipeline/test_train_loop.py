@@ -1,6 +1,7 @@
 """The training loop in this process: going on, averages, rates, metrics, and what stops it."""
 
 import io
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tensorboardX.proto.event_pb2 import Event
 
 from actors.storage import Storage
-from pipeline.train_log import shown_progress
+from pipeline.train_log import _Progress, shown_progress
 from pipeline.train_state import TrainState, learning_rate, load_state
 from schemas.run import UsageError
 from schemas.train_run import TrainRun, TrainStyleRun, TrainTemporalRun
@@ -319,7 +320,7 @@ def test_what_cannot_be_read_is_in_the_metrics_and_before_the_users_eyes(make: M
     rows = [{"uri": name, "caption": "x"} for name in ("good.png", "bad.png")]
     run = make(data=write_manifest(tmp_path / "m.parquet", rows), validation_rows=0, steps=2)
     shown = io.StringIO()
-    with shown_progress(Storage(), run, Console(file=shown, width=40)):
+    with shown_progress(Storage(), run, Console(file=shown, width=40), began_at=0):
         train_here(run, stop_at=2)
     [line] = metrics_of(run.output)
     assert line["problems"]
@@ -330,16 +331,38 @@ def test_what_cannot_be_read_is_in_the_metrics_and_before_the_users_eyes(make: M
     assert last.endswith(" left")
 
 
-def test_progress_tells_each_line_once_and_from_where_a_run_went_on(
-    make: Make, whole: Whole, tmp_path: Path
-) -> None:
+def test_progress_tells_each_line_once_and_where_training_is_taken_up_again(make: Make) -> None:
     run = make(log_every=1)
     shown = io.StringIO()
-    with shown_progress(Storage(), run, Console(file=shown, width=40)):
-        train_here(run, checkpoint=whole.copy_of_checkpoint(2, tmp_path), stop_at=4)
+    lines: list[dict[str, Any]] = []
+
+    def write(*steps: int, began_at: int, at: float) -> None:
+        """As a worker would that goes on from `began_at`."""
+        same = {"loss": 1.0, "samples_per_s": 1.0, "data_wait_share": 0.0, "step_s": 1.0, "problems": []}
+        kept = [line for line in lines if line["step"] <= began_at]
+        lines[:] = kept + [same | {"step": s, "time": at + s, "began_at_step": began_at} for s in steps]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        Storage().write_bytes(f"{run.output}/metrics.jsonl", text.encode())
+
+    write(1, 2, 3, began_at=0, at=0)
+    progress = _Progress(Storage(), run, Console(file=shown, width=40), began_at=2)
+    for steps, began_at, at in [
+        ((3, 4), 2, 10),  # what the user was told before
+        ((3, 4), 2, 10),
+        ((3,), 2, 20),  # after a failure of a worker
+        ((4, 5), 3, 30),
+        ((1, 2), 0, 40),
+    ]:
+        write(*steps, began_at=began_at, at=at)
+        progress.show_new()
     assert [line.split(",")[0] for line in shown.getvalue().splitlines()] == [
-        "went on from the checkpoint of step 2",
         "step 4/4",
+        "goes on from the checkpoint of step 2",
+        "step 3/4",
+        "goes on from the checkpoint of step 3",
+        "step 5/4",
+        "begins again at step 0: no checkpoint had been finished",
+        "step 2/4",
     ]
 
 
