@@ -29,6 +29,9 @@ class ConvertRun(BaseModel):
     temporal: Path | None = Field(
         None, description="temporal_v1_1.pth: temporal layers (default: those of the checkpoint)"
     )
+    depth_adapter: Path | None = Field(
+        None, description="T2I-Adapter weights for depth guidance (default: a model without)"
+    )
     architecture: Path | None = Field(
         None,
         description="published inference config, YAML or JSON (default: config_video.json beside the "

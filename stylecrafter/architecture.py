@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffusers import DDIMScheduler
+
+from stylecrafter.checkpoint_files import ConversionError
 from stylecrafter.model_directory import PUBLISHED_GENERATION
+from stylecrafter.noise_schedule import ScaledDDIMScheduler
 from stylecrafter.published_params import PublishedParams
-from stylecrafter.unet import ATTENTION_DOWN, ATTENTION_UP, PLAIN_DOWN, PLAIN_UP
+from stylecrafter.unet import ATTENTION_DOWN, ATTENTION_UP, PLAIN_DOWN, PLAIN_UP, PUBLISHED_FPS
 
 Params = dict[str, Any]
+_CLASS_SCALE = 0.3  # what the published class takes where a config scales signals without saying how far
 
 
 def unet_config(params: PublishedParams) -> Params:
@@ -25,6 +30,9 @@ def unet_config(params: PublishedParams) -> Params:
         "cross_attention_dim": unet["context_dim"],
         "attention_head_dim": unet["num_head_channels"],
         "temporal_length": unet["temporal_length"],
+        "relative_position": unet["use_relative_position"],
+        "temporal_conv": unet["temporal_conv"],
+        "fps_cond": unet["fps_cond"],
     }
 
 
@@ -55,6 +63,29 @@ def adapter_config(params: PublishedParams, layer_channels: tuple[int, ...]) -> 
         "scale_num_heads": scales["num_heads"],
         "scale_hidden_dim": scales["hidden"],
         "layer_channels": layer_channels,
+    }
+
+
+def depth_config(params: PublishedParams, levels: int) -> Params:
+    """Arguments of `T2IAdapter` with as many levels as the UNet takes features.
+
+    Raises:
+        ConversionError: the adapter's blocks do not divide into so many levels.
+    """
+    assert params.depth is not None
+    widths = params.depth["block_widths"]
+    if not levels or not widths or len(widths) % levels:
+        raise ConversionError(
+            f"depth adapter: it has {len(widths)} blocks; this UNet takes {levels} feature maps, "
+            "which the blocks must divide into"
+        )
+    per_level = len(widths) // levels
+    return {
+        "in_channels": 1,
+        "channels": widths[::per_level],
+        "num_res_blocks": per_level,
+        "downscale_factor": params.depth["unshuffle"],
+        "adapter_type": "full_adapter",
     }
 
 
@@ -91,10 +122,10 @@ def vision_config(params: PublishedParams) -> Params:
     }
 
 
-def scheduler_config(params: PublishedParams) -> Params:
-    """Arguments of `DDIMScheduler` that reproduce the published sampler."""
+def scheduler(params: PublishedParams) -> DDIMScheduler:
+    """The published sampler on the noise schedule of these weights."""
     diffusion = params.diffusion
-    return {
+    config = {
         "num_train_timesteps": diffusion.get("timesteps", 1000),
         "beta_start": diffusion.get("linear_start", 0.00085),
         "beta_end": diffusion.get("linear_end", 0.012),
@@ -105,16 +136,21 @@ def scheduler_config(params: PublishedParams) -> Params:
         "timestep_spacing": "leading",
         "prediction_type": "epsilon",
     }
+    if not diffusion.get("use_scale", False):
+        return DDIMScheduler(**config)
+    return ScaledDDIMScheduler(**config, signal_scale=diffusion.get("scale_b", _CLASS_SCALE))
 
 
 def generation_config(params: PublishedParams) -> Params:
     """Generation settings: the published ones with the native size and length of these weights."""
     factor = 2 ** (len(params.vae["ch_mult"]) - 1)
+    conditioning = {"conditioning_fps": PUBLISHED_FPS} if params.unet["fps_cond"] else {}
     latent_height, latent_width = params.diffusion.get("image_size", (320 // 8, 512 // 8))
-    return PUBLISHED_GENERATION | {
+    own = {
         "height": latent_height * factor,
         "width": latent_width * factor,
         "num_frames": params.unet["temporal_length"],
         "style_scale": params.adapter.get("scale", 1.0),
         "image": PUBLISHED_GENERATION["image"] | {"height": 64 * factor, "width": 64 * factor},
     }
+    return PUBLISHED_GENERATION | own | conditioning

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, T2IAdapter
 from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
@@ -16,12 +16,13 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from stylecrafter import architecture, key_maps
+from stylecrafter import architecture, depth, key_maps
 from stylecrafter.checkpoint_files import ConversionError, Located, PublishedFiles
 from stylecrafter.key_maps import KeyMap
 from stylecrafter.published_params import PublishedParams
 from stylecrafter.style_adapter import StyleAdapter
 from stylecrafter.unet import StyleCrafterUNet
+from stylecrafter.unet_layout import depth_feature_places
 
 UNET, VAE, TEXT, VISION = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model.", "visual."
 # What the files hold and inference does not use: losses, the mask OpenCLIP keeps, CLIP's temperature,
@@ -119,13 +120,21 @@ def plan_parts(files: PublishedFiles, params: PublishedParams) -> list[Part]:
         adapter_map, tensors = new_adapter(adapter, unet_map, unet_config, unet_tensors)
         style = part("style_adapter", adapter, adapter_map, tensors, UNET, "checkpoint")
     text_map, vision_map = (key_maps.clip_map(tower.state_dict()) for tower in (text, vision))
-    return [
+    parts = [
         part("unet", unet, unet_map, unet_tensors, UNET, "checkpoint", "temporal"),
         part("vae", vae, vae_map, files.under("checkpoint", VAE), VAE, "checkpoint"),
         style,
         part("text_encoder", text, text_map, text_tensors, "", "checkpoint", "open_clip"),
         part("image_encoder", vision, vision_map, files.under("open_clip", VISION), VISION, "open_clip"),
     ]
+    if params.depth is not None:
+        config = architecture.depth_config(params, len(depth_feature_places(unet_config)))
+        with torch.device("meta"):
+            depth_adapter = T2IAdapter(**config)
+        depth_map = key_maps.depth_map(depth_adapter.state_dict(), config["num_res_blocks"])
+        tensors = files.under("depth_adapter")
+        parts.append(part("depth_adapter", depth_adapter, depth_map, tensors, "", "depth_adapter"))
+    return parts
 
 
 def new_adapter(
@@ -170,7 +179,8 @@ def _check_heads(params: PublishedParams) -> None:
 
 def plan_problems(files: PublishedFiles, parts: list[Part]) -> list[str]:
     """Everything that keeps the files from becoming these parts; empty if nothing does."""
-    problems = _width_problems(parts) + [problem for part in parts for problem in part.problems()]
+    problems = _width_problems(parts) + _depth_problems(parts)
+    problems += [problem for part in parts for problem in part.problems()]
     if "temporal" not in files.paths:
         return problems
     # A key that is neither in the temporal file nor temporal would pass unnoticed with model.ckpt's.
@@ -197,6 +207,21 @@ def _width_problems(parts: list[Part]) -> list[str]:
         for name, expected, found in widths
         if expected != found
     ]
+
+
+def _depth_problems(parts: list[Part]) -> list[str]:
+    """A depth adapter whose features this UNet has no place for."""
+    config = {part.name: part.model.config for part in parts}
+    if "depth_adapter" not in config:
+        return []
+    if problem := depth.misfit(config["unet"]):
+        return [f"depth adapter: {problem}"]
+    expected = [channels for channels, _ in depth_feature_places(config["unet"])]
+    if (found := list(config["depth_adapter"].channels)) != expected:
+        return [
+            f"depth adapter: features have widths {found}, but the UNet that takes them expects {expected}"
+        ]
+    return []
 
 
 def skipped_keys(files: PublishedFiles, parts: list[Part]) -> dict[str, list[str]]:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 
-from stylecrafter.architecture import generation_config, scheduler_config
+from stylecrafter.architecture import generation_config, scheduler
 from stylecrafter.checkpoint_files import ConversionError, PublishedFiles, problems_error
 from stylecrafter.conversion_plan import Part, plan_parts, plan_problems, skipped_keys
 from stylecrafter.model_directory import NEW_ADAPTER, write_model_files
@@ -76,6 +75,7 @@ def convert(
     open_clip: str | Path,
     output: str | Path,
     *,
+    depth_adapter: str | Path | None = None,
     architecture: str | Path | None = None,
     open_clip_config: str | Path | None = None,
     tokenizer: str | Path | None = None,
@@ -85,13 +85,14 @@ def convert(
     """Write a model directory that `StyleCrafterPipeline.from_pretrained` loads.
 
     Args:
-        checkpoint: model.ckpt.
+        checkpoint: model.ckpt, of VideoCrafter1 or VideoCrafter2.
         adapter: adapter_v1.pth; None makes a new, untrained adapter, the same one each time. Its style keys
             and values are copies of the text's; its hyperparameters are the published ones where
             `architecture` does not say otherwise.
         temporal: temporal_v1_1.pth; None keeps the temporal weights of model.ckpt.
         open_clip: open_clip_pytorch_model.bin.
         output: directory to make; it must not exist, or be empty.
+        depth_adapter: T2I-Adapter weights for depth guidance; None makes a model without.
         architecture: published inference config (YAML or JSON); default: `config_video.json` beside the
             checkpoint, else tensor shapes.
         open_clip_config: OpenCLIP model config (JSON); default: `open_clip_config.json` beside its
@@ -108,7 +109,11 @@ def convert(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConversionError(f"output {output} exists and is not an empty directory")
     files = PublishedFiles.read(
-        checkpoint=checkpoint, adapter=adapter, temporal=temporal, open_clip=open_clip
+        checkpoint=checkpoint,
+        adapter=adapter,
+        temporal=temporal,
+        open_clip=open_clip,
+        depth_adapter=depth_adapter,
     )
     params = published_params(
         files,
@@ -162,7 +167,7 @@ def _write(
     others: dict[str, Any] = {
         "tokenizer": tokenizer,
         "feature_extractor": StyleImageProcessor(size=params.clip["vision_cfg"]["image_size"]),
-        "scheduler": DDIMScheduler(**scheduler_config(params)),
+        "scheduler": scheduler(params),
     }
     for part in parts:
         part.save(partial, dtype)

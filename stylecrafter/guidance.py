@@ -92,6 +92,8 @@ class GuidedModel:
     Attributes:
         text_BSE, uncond_BSE: embeddings of the prompts and of the negative (or empty) prompts.
         style: style condition of the batch, None for text only.
+        depth_features: of the batch, the same for every branch; none: no depth.
+        fps_B: one per row, the same for every branch; None: the model's own.
         image_mode: skip the temporal layers.
         batch_branches: run the branches as one batch of up to 3 B rows instead of one after another.
     """
@@ -101,13 +103,15 @@ class GuidedModel:
     text_BSE: torch.Tensor
     uncond_BSE: torch.Tensor
     style: StyleCondition | None
+    depth_features: tuple[torch.Tensor, ...]
+    fps_B: torch.Tensor | None
     image_mode: bool
     batch_branches: bool
 
-    def __call__(self, latents_BCTHW: torch.Tensor, timestep: int) -> torch.Tensor:
-        """Float32 prediction [B, C, T, H, W]."""
+    def __call__(self, latents_BCTHW: torch.Tensor, timestep: float, guided: bool = True) -> torch.Tensor:
+        """Float32 prediction [B, C, T, H, W]; unguided it is that of text and style together."""
         contexts = [self.text_BSE]
-        if self.guidance.needs_uncond:
+        if guided and self.guidance.needs_uncond:
             contexts.append(self.uncond_BSE)
             if self.style is not None and self.guidance.style_scale_B is not None:
                 contexts.append(self.text_BSE)
@@ -118,7 +122,7 @@ class GuidedModel:
         return self.guidance.combine(full, uncond, text[0] if text else None)
 
     def _predict(
-        self, latents: torch.Tensor, timestep: int, contexts: Sequence[torch.Tensor]
+        self, latents: torch.Tensor, timestep: float, contexts: Sequence[torch.Tensor]
     ) -> Sequence[torch.Tensor]:
         """One prediction per context; only the first has style."""
         latents = latents.to(self.unet.dtype)
@@ -131,6 +135,15 @@ class GuidedModel:
         return self._run(stacked, timestep, torch.cat(list(contexts)), style).chunk(len(contexts))
 
     def _run(
-        self, latents: torch.Tensor, timestep: int, text: torch.Tensor, style: StyleCondition | None
+        self, latents: torch.Tensor, timestep: float, text: torch.Tensor, style: StyleCondition | None
     ) -> torch.Tensor:
-        return self.unet(latents, timestep, text, style, image_mode=self.image_mode).sample.float()
+        branches = len(text) // len(self.text_BSE)
+        return self.unet(
+            latents,
+            timestep,
+            text,
+            style,
+            image_mode=self.image_mode,
+            fps=None if self.fps_B is None else self.fps_B.repeat(branches),
+            depth_features=[feature.repeat(branches, 1, 1, 1) for feature in self.depth_features],
+        ).sample.float()

@@ -67,6 +67,8 @@ def unet_modules(config: Mapping[str, Any]) -> dict[str, str]:
         "conv_in": "input_blocks.0.0",
         "time_embedding.linear_1": "time_embed.0",
         "time_embedding.linear_2": "time_embed.2",
+        "fps_embedding.linear_1": "fps_embedding.0",
+        "fps_embedding.linear_2": "fps_embedding.2",
         "transformer_in": "init_attn.0",
         "conv_norm_out": "out.0",
         "conv_out": "out.2",
@@ -81,7 +83,7 @@ def unet_modules(config: Mapping[str, Any]) -> dict[str, str]:
             modules[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{index}.0.op"
             index += 1
     modules |= _layer("mid_block", 0, "middle_block", attention=True)
-    modules["mid_block.resnets.1"] = "middle_block.3"
+    modules |= _residual("mid_block", 1, "middle_block.3")
     index = 0
     for level, kind in enumerate(config["up_block_types"]):
         attention = "CrossAttn" in kind
@@ -95,11 +97,19 @@ def unet_modules(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _layer(block: str, layer: int, published: str, attention: bool) -> dict[str, str]:
-    modules = {f"{block}.resnets.{layer}": f"{published}.0"}
+    modules = _residual(block, layer, f"{published}.0")
     if attention:
         modules[f"{block}.attentions.{layer}"] = f"{published}.1"
         modules[f"{block}.temp_attentions.{layer}"] = f"{published}.2"
     return modules
+
+
+def _residual(block: str, layer: int, published: str) -> dict[str, str]:
+    """A residual block and its temporal convolutions, in the published spelling."""
+    return {
+        f"{block}.resnets.{layer}": published,
+        f"{block}.temp_convs.{layer}": f"{published}.temopral_conv",
+    }
 
 
 _RESNET_PARTS = {
@@ -139,8 +149,8 @@ def _prefixes(key: str) -> Iterator[str]:
 
 
 def is_temporal(key: str) -> bool:
-    """Whether a key of our UNet belongs to a temporal transformer."""
-    return key.startswith("transformer_in.") or ".temp_attentions." in key
+    """Whether a key of our UNet belongs to a temporal layer: what image mode skips."""
+    return key.startswith("transformer_in.") or ".temp_attentions." in key or ".temp_convs." in key
 
 
 # ---- Adapter -------------------------------------------------------------------------------------
@@ -184,6 +194,29 @@ def _adapter_source(key: str, places: Sequence[str]) -> Source:
     _, layer, part, leaf = key.split(".")
     place = f"{places[int(layer)]}.transformer_blocks.0.attn2_processor".replace(".", "_")
     return Source(f"kv_attn_layers.{place}.{part}_style.{leaf}")
+
+
+# ---- Depth adapter -------------------------------------------------------------------------------
+
+
+def depth_map(keys: Iterable[str], num_res_blocks: int) -> KeyMap:
+    """Sources in the depth adapter's file, which numbers the blocks of all levels in one row.
+
+    Args:
+        num_res_blocks: per level.
+    """
+
+    def published(key: str) -> str:
+        _, name, *rest = key.split(".")
+        if name != "body":
+            return ".".join((name, *rest))
+        level, part, *leaf = rest
+        block = int(level) * num_res_blocks
+        if part == "in_conv":
+            return f"body.{block}.in_conv.{leaf[0]}"
+        return f"body.{block + int(leaf[0])}.{leaf[1]}.{leaf[2]}"
+
+    return {key: Source(published(key)) for key in keys}
 
 
 # ---- CLIP ----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler, T2IAdapter
 from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from stylecrafter.model_directory import load_generation_config
+from stylecrafter.noise_schedule import ScaledDDIMScheduler
 from stylecrafter.pipeline_stylecrafter import StyleCrafterPipeline
 from stylecrafter.style_adapter import StyleAdapter
 from stylecrafter.style_encoder import StyleImageProcessor
@@ -33,6 +34,9 @@ def meta_pipeline(path: str | Path) -> StyleCrafterPipeline:
         OSError: a component's config is missing.
     """
     folder = Path(path)
+    schedule = DDIMScheduler.load_config(folder / "scheduler")
+    scheduler_class = ScaledDDIMScheduler if "signal_scale" in schedule else DDIMScheduler
+    depth = folder / "depth_adapter"
     with torch.device("meta"):
         pipeline = StyleCrafterPipeline(
             unet=StyleCrafterUNet.from_config(StyleCrafterUNet.load_config(folder / "unet")),
@@ -44,7 +48,8 @@ def meta_pipeline(path: str | Path) -> StyleCrafterPipeline:
             style_adapter=StyleAdapter.from_config(StyleAdapter.load_config(folder / "style_adapter")),
             tokenizer=OpenClipTokenizer.from_pretrained(folder / "tokenizer"),
             feature_extractor=StyleImageProcessor.from_pretrained(folder / "feature_extractor"),
-            scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"),
+            scheduler=scheduler_class.from_config(schedule),
+            depth_adapter=T2IAdapter.from_config(T2IAdapter.load_config(depth)) if depth.is_dir() else None,
         )
     pipeline.generation_config = load_generation_config(folder)
     return pipeline

@@ -51,7 +51,12 @@ _VOLATILE_KEYS = frozenset(
 )
 
 # Settings that came after the first model directories, with the value that means the same as their absence.
-_LATER_DEFAULTS = {"fusion": "adaptive"}
+_LATER_DEFAULTS = {
+    "fusion": "adaptive",
+    "relative_position": True,
+    "temporal_conv": False,
+    "fps_cond": False,
+}
 
 
 def load_generation_config(path: str | Path) -> dict[str, Any]:
@@ -163,7 +168,7 @@ pipeline_tag: text-to-video
 ---
 # StyleCrafter model directory
 
-{weights} Architecture: StyleCrafter (arXiv 2312.00330) on VideoCrafter1, in diffusers layout.
+{weights} Architecture: StyleCrafter (arXiv 2312.00330) on VideoCrafter, in diffusers layout.
 
 ```python
 from stylecrafter import StyleCrafterPipeline

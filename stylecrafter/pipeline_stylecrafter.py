@@ -1,7 +1,6 @@
 """StyleCrafterPipeline: prompts and style pictures to stylised videos or images.
 
-Shapes: B rows, S text tokens, K style tokens, L style cross-attention layers, E channels of text and
-style tokens, C latent channels, T frames, H, W pixels (of latents for latents).
+Shapes: B rows, C latent channels, T frames, H, W pixels (of latents for latents).
 """
 
 from __future__ import annotations
@@ -13,31 +12,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, T2IAdapter
 from diffusers.utils import BaseOutput
-from einops import rearrange
 from PIL import Image
 from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from stylecrafter import model_directory
-from stylecrafter.guidance import Guidance, GuidedModel
-from stylecrafter.sampling import StepCallback, ddim_sample, draw_noise, prepare_scheduler
-from stylecrafter.style_adapter import StyleAdapter, concatenate_references
-from stylecrafter.style_encoder import StyleImageProcessor, image_tokens
-from stylecrafter.text_encoder import text_embedding
+from stylecrafter.depth import DepthClip
+from stylecrafter.stages import StyleCrafterStages
+from stylecrafter.style_adapter import StyleAdapter, mix_styles
+from stylecrafter.style_encoder import StyleImageProcessor
 from stylecrafter.tokenizer import OpenClipTokenizer
 from stylecrafter.unet import StyleCrafterUNet
 from stylecrafter.validation import (
-    check_eta,
-    check_frames,
-    check_rows,
-    check_size,
+    Scale,
+    depth_clips_of_rows,
     per_row,
     references_of_rows,
+    weights_of_rows,
 )
 
-Scale = float | Sequence[float] | torch.Tensor
+StyleImages = Image.Image | Sequence[Image.Image] | Sequence[Sequence[Image.Image]]
+"""References of all rows (a picture or a list of pictures), or one list per row."""
 OUTPUT_TYPES = ("np_uint8", "pil", "latent")
+_TILE_LATENTS = 32  # 256 pixels, what the published VAE was trained on
 
 
 @dataclass
@@ -48,18 +46,20 @@ class StyleCrafterOutput(BaseOutput):
     """uint8 RGB [B, T, H, W, 3], latents [B, C, T, H, W], or pictures per row and frame."""
 
 
-class StyleCrafterPipeline(DiffusionPipeline):
+class StyleCrafterPipeline(StyleCrafterStages):
     """Text and style references to video (paper: arXiv 2312.00330).
 
     `__call__` does everything. A renderer of many rows calls the stages itself and keeps what repeats:
-    `encode_prompt`, `encode_style`, `predict_fusion_scales`, `denoise`, `decode_latents`.
+    `encode_prompt`, `encode_style`, `encode_depth`, `predict_fusion_scales`, `denoise`, `decode_latents`.
 
     Args:
+        depth_adapter: for depth guidance; most models have none.
         round_image_tokens: round CLIP image tokens to float16 as the published script does. It moves
             style tokens by 2e-5 and video latents by 1e-5 (relative L2) and gains nothing, so it is off.
     """
 
-    model_cpu_offload_seq = "text_encoder->image_encoder->style_adapter->unet->vae"
+    model_cpu_offload_seq = "text_encoder->image_encoder->style_adapter->depth_adapter->unet->vae"
+    _optional_components = ["depth_adapter"]  # noqa: RUF012 - diffusers wants this name and type
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class StyleCrafterPipeline(DiffusionPipeline):
         feature_extractor: StyleImageProcessor,
         style_adapter: StyleAdapter,
         scheduler: DDIMScheduler,
+        depth_adapter: T2IAdapter | None = None,
         round_image_tokens: bool = False,
     ):
         super().__init__()
@@ -83,9 +84,13 @@ class StyleCrafterPipeline(DiffusionPipeline):
             feature_extractor=feature_extractor,
             style_adapter=style_adapter,
             scheduler=scheduler,
+            depth_adapter=depth_adapter,
         )
         self.register_to_config(round_image_tokens=round_image_tokens)
         self.generation_config = dict(model_directory.PUBLISHED_GENERATION)
+        # Where tiling is switched on: the VAE's own default would be tiles of 4 latent pixels.
+        vae.tile_latent_min_size = _TILE_LATENTS
+        vae.tile_sample_min_size = _TILE_LATENTS * self.vae_scale_factor
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **kwargs: Any) -> StyleCrafterPipeline:
@@ -105,152 +110,17 @@ class StyleCrafterPipeline(DiffusionPipeline):
         super().save_pretrained(path, **kwargs)
         model_directory.write_model_files(path, self.generation_config)
 
-    @property
-    def vae_scale_factor(self) -> int:
-        """Pixels per latent pixel along one side."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
-
-    @property
-    def size_multiple(self) -> int:
-        """Height and width must be multiples of this, pixels (64 for the published model)."""
-        return self.vae_scale_factor * self.unet.size_multiple
-
-    @torch.no_grad()
-    def encode_prompt(self, prompts: str | Sequence[str] | torch.Tensor) -> torch.Tensor:
-        """Prompts, or token ids int64 [B, S], -> text embedding [B, S, E].
-
-        The embedding is the penultimate layer's output after the final norm, padding included.
-        """
-        if isinstance(prompts, torch.Tensor):
-            ids = prompts
-        else:
-            ids = self.tokenizer.prompt_ids([prompts] if isinstance(prompts, str) else prompts)
-        return text_embedding(self.text_encoder, ids.to(self._execution_device))
-
-    @torch.no_grad()
-    def encode_style(self, references: Image.Image | Sequence[Image.Image]) -> torch.Tensor:
-        """All references of one row -> its style tokens [1, K, E], the same number for any references.
-
-        Raises:
-            ValueError: no reference.
-        """
-        references = [references] if isinstance(references, Image.Image) else list(references)
-        if not references:
-            raise ValueError("style references are empty; a row needs at least one, or no style at all")
-        pixels = self.feature_extractor.style(references).to(self._execution_device)
-        tokens = image_tokens(self.image_encoder, pixels, self.config.round_image_tokens)
-        return self.style_adapter.encode(concatenate_references(tokens.split(1)))
-
-    @torch.no_grad()
-    def predict_fusion_scales(self, style_BKE: torch.Tensor, text_BSE: torch.Tensor) -> torch.Tensor:
-        """How much style each layer takes for this style and text [B, L, 1], in (-1, 1)."""
-        return self.style_adapter.predict_scales(style_BKE, text_BSE)
-
-    @torch.no_grad()
-    def denoise(
-        self,
-        text_BSE: torch.Tensor,
-        uncond_BSE: torch.Tensor,
-        style_BKE: torch.Tensor | None = None,
-        fusion_scales_BL1: torch.Tensor | None = None,
-        *,
-        generators: Sequence[torch.Generator],
-        num_frames: int,
-        height: int,
-        width: int,
-        num_inference_steps: int = 50,
-        text_guidance_scale: Scale = 15.0,
-        style_guidance_scale: Scale | None = 7.5,
-        style_scale: Scale = 1.0,
-        eta: float = 1.0,
-        guidance: str = "published",
-        mode: str = "video",
-        batch_guidance: bool | None = None,
-        callback: StepCallback | None = None,
-    ) -> torch.Tensor:
-        """Sample latents [B, C, T, H/f, W/f], float32, f = `vae_scale_factor`.
-
-        Scales are one number for all rows or one per row.
-
-        Args:
-            text_BSE, uncond_BSE: embeddings of prompts and negative prompts, one per row each.
-            style_BKE: style tokens; None renders the text alone with single guidance.
-            fusion_scales_BL1: from `predict_fusion_scales`; None adds the style unscaled.
-            generators: one CPU generator per row; the row's noise depends on nothing else.
-            num_frames: frames; 1 in image mode.
-            height, width: pixels, multiples of `size_multiple`.
-            num_inference_steps: see `published_timesteps` for counts that do not divide 1000.
-            text_guidance_scale: of text against nothing; in image mode of text and style together.
-            style_guidance_scale: of style against text alone; None guides both by the text scale.
-                Image mode has the published single guidance and does not use it.
-            style_scale: weight of the style attention, 0 or more.
-            eta: 0 (deterministic) to 1.
-            guidance: form of the dual guidance, "published" or "paper".
-            mode: "video", or "image" to skip the temporal layers.
-            batch_guidance: run the guidance branches as one batch (more memory); None: on accelerators.
-            callback: see `ddim_sample`.
-
-        Raises:
-            ValueError: an argument out of range, or tensors that do not fit each other.
-        """
-        batch = len(text_BSE)
-        check_rows(batch, uncond=uncond_BSE, style=style_BKE, generators=generators)
-        check_size(height, width, self.size_multiple)
-        check_frames(num_frames, mode)
-        check_eta(eta)
-        device = self._execution_device
-        if style_BKE is None or mode == "image":
-            style_guidance_scale = None
-        model = GuidedModel(
-            unet=self.unet,
-            guidance=Guidance(
-                per_row(text_guidance_scale, batch, "text_guidance_scale"),
-                None
-                if style_guidance_scale is None
-                else per_row(style_guidance_scale, batch, "style_guidance_scale"),
-                guidance,
-            ),
-            text_BSE=text_BSE,
-            uncond_BSE=uncond_BSE,
-            style=self._condition(style_BKE, fusion_scales_BL1, style_scale),
-            image_mode=mode == "image",
-            batch_branches=device.type != "cpu" if batch_guidance is None else batch_guidance,
-        )
-        factor = self.vae_scale_factor
-        shape_CTHW = (self.unet.config.in_channels, num_frames, height // factor, width // factor)
-        latents = draw_noise(generators, shape_CTHW).to(device)
-        scheduler = prepare_scheduler(self.scheduler, num_inference_steps)
-        return ddim_sample(model, scheduler, latents, generators, eta, callback)
-
-    @torch.no_grad()
-    def decode_latents_to_float(self, latents_BCTHW: torch.Tensor, chunk_frames: int = 8) -> torch.Tensor:
-        """Latents -> frames [B, 3, T, H, W], nominally in [-1, 1] but not clamped, float32.
-
-        Args:
-            chunk_frames: frames decoded together, at least 1.
-        """
-        batch = len(latents_BCTHW)
-        frames_NCHW = rearrange(latents_BCTHW, "b c t h w -> (b t) c h w").to(self.vae.dtype)
-        frames_NCHW = frames_NCHW / self.vae.config.scaling_factor
-        decoded = [self.vae.decode(chunk).sample.float() for chunk in frames_NCHW.split(chunk_frames)]
-        return rearrange(torch.cat(decoded), "(b t) c h w -> b c t h w", b=batch)
-
-    def decode_latents(self, latents_BCTHW: torch.Tensor, chunk_frames: int = 8) -> np.ndarray:
-        """Latents -> RGB frames uint8 [B, T, H, W, 3]; values are truncated, not rounded, as published."""
-        return self.frames_to_uint8(self.decode_latents_to_float(latents_BCTHW, chunk_frames))
-
-    @staticmethod
-    def frames_to_uint8(frames_BCTHW: torch.Tensor) -> np.ndarray:
-        """Frames in [-1, 1] (clamped) -> RGB uint8 [B, T, H, W, 3], truncated as published."""
-        frames_uint8 = ((frames_BCTHW.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)
-        return rearrange(frames_uint8, "b c t h w -> b t h w c").cpu().numpy()
-
     @torch.no_grad()
     def __call__(
         self,
         prompt: str | Sequence[str],
-        style_images: Image.Image | Sequence[Image.Image] | Sequence[Sequence[Image.Image]] | None = None,
+        style_images: StyleImages | None = None,
         *,
+        reference_weights: Sequence[float] | Sequence[Sequence[float]] | None = None,
+        mix_images: StyleImages | None = None,
+        mix_share: Scale = 0.5,
+        depth: DepthClip | Sequence[DepthClip] | None = None,
+        depth_normalisation: str = "clip",
         negative_prompt: str = "",
         seed: int = 0,
         generators: Sequence[torch.Generator] | None = None,
@@ -263,6 +133,12 @@ class StyleCrafterPipeline(DiffusionPipeline):
         Args:
             prompt: one prompt per row.
             style_images: references of all rows (a picture or a list of pictures), or one list per row.
+            reference_weights: how much each reference counts, for all rows or one list per row; see
+                `encode_style`.
+            mix_images: references of a second style, which the first is mixed with.
+            mix_share: of the second style, 0 to 1, one number or one per row; see `mix_styles`.
+            depth: a depth clip for all rows (an array or a list of pictures), or a list with one per row.
+            depth_normalisation: "clip" or "frame"; see `prepare_depth`.
             negative_prompt: text of the unconditional branch.
             seed: row i uses `seed + i`; `generators` (CPU, one per row) take its place.
             mode: "video" or "image".
@@ -275,19 +151,38 @@ class StyleCrafterPipeline(DiffusionPipeline):
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(OUTPUT_TYPES)}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        rows = len(prompts)
+        settings = self._defaults(mode) | settings
         text = self.encode_prompt(prompts)
         uncond = self.encode_prompt([negative_prompt]).expand_as(text)
         style = scales = None
         if style_images is not None:
-            style = torch.cat(
-                [self.encode_style(row) for row in references_of_rows(style_images, len(prompts))]
-            )
+            style = self._styles(style_images, reference_weights, rows)
+            if mix_images is not None:
+                share_B = per_row(mix_share, rows, "mix_share", most=1.0)
+                style = mix_styles(style, self._styles(mix_images, None, rows), share_B)
             scales = self.predict_fusion_scales(style, text)
+        elif reference_weights is not None or mix_images is not None:
+            raise ValueError("style_images are None; reference_weights and mix_images need them")
+        if depth is not None:
+            size = (settings["num_frames"], settings["height"], settings["width"])
+            clips = depth_clips_of_rows(depth, rows)
+            settings["depth_features"] = self.encode_depth(clips, *size, depth_normalisation)
         if generators is None:
-            generators = [torch.Generator().manual_seed(seed + row) for row in range(len(prompts))]
-        settings = self._defaults(mode) | settings
+            generators = [torch.Generator().manual_seed(seed + row) for row in range(rows)]
         latents = self.denoise(text, uncond, style, scales, generators=generators, mode=mode, **settings)
         return StyleCrafterOutput(frames=self._output(latents, output_type))
+
+    def _styles(
+        self,
+        images: StyleImages,
+        weights: Sequence[float] | Sequence[Sequence[float]] | None,
+        rows: int,
+    ) -> torch.Tensor:
+        """Style tokens of every row [B, K, E]."""
+        references = references_of_rows(images, rows)
+        pairs = zip(references, weights_of_rows(weights, rows), strict=True)
+        return torch.cat([self.encode_style(pictures, weight) for pictures, weight in pairs])
 
     def _defaults(self, mode: str) -> dict[str, Any]:
         """The model's generation settings that `denoise` takes."""
@@ -300,15 +195,6 @@ class StyleCrafterPipeline(DiffusionPipeline):
         frames = self.decode_latents(latents)
         return frames if output_type == "np_uint8" else [[Image.fromarray(x) for x in row] for row in frames]
 
-    def _condition(
-        self, style: torch.Tensor | None, fusion_scales: torch.Tensor | None, style_scale: Scale
-    ) -> Any:
-        if style is None:
-            return None
-        return self.style_adapter.condition(
-            style, fusion_scales, per_row(style_scale, len(style), "style_scale").to(style.device)
-        )
-
 
 _DENOISE_SETTINGS = (
     "num_frames",
@@ -318,6 +204,9 @@ _DENOISE_SETTINGS = (
     "text_guidance_scale",
     "style_guidance_scale",
     "style_scale",
+    "conditioning_fps",
+    "sampler",
     "eta",
     "guidance",
+    "guidance_interval",
 )

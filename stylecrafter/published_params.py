@@ -6,6 +6,7 @@ They come from config files where there are any, else from tensor shapes, else f
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,12 @@ _REQUIRED: dict[str, Params] = {
     "unet": {
         "transformer_depth": 1,
         "use_linear": True,
-        "temporal_conv": False,
         "temporal_attention": True,
         "temporal_selfatt_only": True,
-        "use_relative_position": True,
         "use_causal_attention": False,
         "addition_attention": True,
-        "fps_cond": False,
     },
-    "diffusion": {"parameterization": "eps", "beta_schedule": "linear", "use_scale": False},
+    "diffusion": {"parameterization": "eps", "beta_schedule": "linear"},
     "adapter": {"use_norm": True},
 }
 
@@ -44,6 +42,7 @@ class PublishedParams:
     clip: Params
     diffusion: Params
     adapter: Params
+    depth: Params | None
     origin: tuple[str, ...]
 
 
@@ -51,8 +50,8 @@ def published_params(files: PublishedFiles, config: Path | None, clip_config: Pa
     """Hyperparameters from tensor shapes, overridden by what the config files say.
 
     Args:
-        files: the published files; the roles checkpoint, adapter and open_clip are looked at. Without an
-            adapter, its hyperparameters are the published ones in the widths of the other models.
+        files: the published files; the roles checkpoint, adapter, open_clip and depth_adapter are looked at.
+            Without an adapter, its hyperparameters are the published ones in the widths of the other models.
         config: published inference config (YAML or JSON).
         clip_config: OpenCLIP's model config (JSON).
 
@@ -75,8 +74,9 @@ def published_params(files: PublishedFiles, config: Path | None, clip_config: Pa
         style=style | given.get("style", {}),
         scales=scales | given.get("scales", {}),
         clip=clip,
-        diffusion=given.get("diffusion", {}),
+        diffusion=_infer_schedule(files) | given.get("diffusion", {}),
         adapter=given.get("adapter", {}),
+        depth=_infer_depth(_Shapes(files, "depth_adapter")) if "depth_adapter" in files.paths else None,
         origin=(
             *(str(path) for path in (config, clip_config) if path),
             "tensor shapes",
@@ -160,6 +160,10 @@ class _Shapes:
         return len({found[1] for key in self.files.tensors[self.role] if (found := pattern.match(key))})
 
 
+_INPUT_HEADS = 8  # of the input's temporal transformer, in every published model
+_TEMPORAL_LENGTH = 16  # where no table of relative positions tells
+
+
 def _infer_unet(shapes: _Shapes) -> Params:
     channels, in_channels = shapes["input_blocks.0.0.weight"][:2]
     mult: list[int] = []
@@ -176,7 +180,7 @@ def _infer_unet(shapes: _Shapes) -> Params:
         if f"{block}.1.norm.weight" in shapes:
             resolutions.add(2**level)
     attention = "middle_block.{}.transformer_blocks.0.{}"
-    table, head_width = shapes[attention.format(2, "attn1.relative_position_k.embeddings_table")]
+    table = attention.format(2, "attn1.relative_position_k.embeddings_table")
     return {
         "in_channels": in_channels,
         "out_channels": shapes["out.2.weight"][0],
@@ -184,10 +188,22 @@ def _infer_unet(shapes: _Shapes) -> Params:
         "channel_mult": mult,
         "num_res_blocks": layers[0],
         "attention_resolutions": sorted(resolutions),
-        "num_head_channels": head_width,
-        "temporal_length": (table - 1) // 2,
+        "num_head_channels": shapes["init_attn.0.proj_in.weight"][0] // _INPUT_HEADS,
+        "temporal_length": (shapes[table][0] - 1) // 2 if table in shapes else _TEMPORAL_LENGTH,
         "context_dim": shapes[attention.format(1, "attn2.to_k.weight")][1],
+        "use_relative_position": table in shapes,
+        "temporal_conv": "input_blocks.1.0.temopral_conv.conv1.0.weight" in shapes,
+        "fps_cond": "fps_embedding.0.weight" in shapes,
     }
+
+
+def _infer_schedule(files: PublishedFiles) -> Params:
+    """Whether signals are scaled beside the noise (`scale_arr`), and down to what."""
+    scales = files.tensors["checkpoint"].get("scale_arr")
+    if scales is None:
+        return {}
+    # A layout without data cannot tell: VideoCrafter2's value.
+    return {"use_scale": True, "scale_b": 0.7 if scales.is_meta else round(float(scales[-1]), 6)}
 
 
 def _infer_vae(shapes: _Shapes) -> Params:
@@ -241,6 +257,20 @@ def _infer_scales(shapes: _Shapes) -> Params:
     }
 
 
+def _infer_depth(shapes: _Shapes) -> Params:
+    """The width of every residual block; how many make a level, shapes do not tell."""
+    inputs = shapes["conv_in.weight"][1]
+    unshuffle = math.isqrt(inputs)
+    if unshuffle**2 != inputs:
+        raise ConversionError(
+            f"{shapes.files.paths[shapes.role]}: conv_in.weight takes {inputs} channels; a depth adapter takes "
+            "a square of the factor that it reduces grey pictures by (8 x 8 = 64 as published)"
+        )
+    blocks = shapes.count("body.")
+    widths = [shapes[f"body.{index}.block1.weight"][0] for index in range(blocks)]
+    return {"unshuffle": unshuffle, "block_widths": widths}
+
+
 def _infer_clip(shapes: _Shapes) -> Params:
     vocab, text_width = shapes["token_embedding.weight"]
     width, _, patch, _ = shapes["visual.conv1.weight"]
@@ -258,8 +288,8 @@ def _infer_clip(shapes: _Shapes) -> Params:
             "image_size": round((shapes["visual.positional_embedding"][0] - 1) ** 0.5) * patch,
             "patch_size": patch,
             "width": width,
-            # Shapes do not tell; 80 is ViT-H/14's, 64 the usual one.
-            "head_width": 80 if width == 1280 else 64,
+            # Shapes do not tell; 80 is ViT-H/14's, 64 the usual one, and narrow towers have one head.
+            "head_width": 80 if width == 1280 else min(width, 64),
             "layers": shapes.count("visual.transformer.resblocks."),
         },
     }

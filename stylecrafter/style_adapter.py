@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
@@ -39,13 +40,30 @@ class QueryTransformer(nn.Module):
         )
         self.norm_out = nn.LayerNorm(dim)
 
-    def forward(self, tokens_BIC: torch.Tensor) -> torch.Tensor:
-        """[B, any number, C] -> [B, num_queries, C]."""
+    def forward(self, tokens_BIC: torch.Tensor, weights_BI: torch.Tensor | None = None) -> torch.Tensor:
+        """[B, any number, C] -> [B, num_queries, C].
+
+        Args:
+            weights_BI: above 0; a token of weight 2 is attended to as if it were there twice. None: all 1.
+        """
         queries = self.queries.expand(tokens_BIC.shape[0], -1, -1)
         hidden = self.norm_in(torch.cat([queries, tokens_BIC], dim=1))
-        for block in self.blocks:
-            hidden = block(hidden)
+        if weights_BI is None:
+            for block in self.blocks:
+                hidden = block(hidden)
+        else:
+            bias_BL = F.pad(weights_BI.to(hidden).log(), (queries.shape[1], 0))
+            for block in self.blocks:
+                hidden = self._weighted(block, hidden, bias_BL)
         return self.norm_out(hidden[:, : queries.shape[1]])
+
+    @staticmethod
+    def _weighted(block: Any, hidden: torch.Tensor, bias_BL: torch.Tensor) -> torch.Tensor:
+        # The block's own fast path (torch 2.13) takes any mask for one of booleans.
+        normed = block.norm1(hidden)
+        attended, _ = block.self_attn(normed, normed, normed, key_padding_mask=bias_BL, need_weights=False)
+        hidden = hidden + attended
+        return hidden + block.linear2(block.activation(block.linear1(block.norm2(hidden))))
 
 
 class StyleProjection(nn.Module):
@@ -126,9 +144,13 @@ class StyleAdapter(ModelMixin, ConfigMixin):
         nn.Module.to(other, next(self.parameters()))  # device and dtype
         return other.train(self.training)
 
-    def encode(self, image_tokens_BIC: torch.Tensor) -> torch.Tensor:
-        """Image tokens of all references of a row [B, I, C] -> style tokens [B, K, C]."""
-        return self.style_proj(self.style_transformer(image_tokens_BIC))
+    def encode(self, image_tokens_BIC: torch.Tensor, weights_BI: torch.Tensor | None = None) -> torch.Tensor:
+        """Image tokens of all references of a row [B, I, C] -> style tokens [B, K, C].
+
+        Args:
+            weights_BI: how often each token counts, above 0; None: once.
+        """
+        return self.style_proj(self.style_transformer(image_tokens_BIC, weights_BI))
 
     def predict_scales(self, style_BKC: torch.Tensor, text_BSC: torch.Tensor) -> torch.Tensor:
         """Fusion scale of every layer [B, L, 1] in (-1, 1), from style and text; 0 without a predictor."""
@@ -147,7 +169,8 @@ class StyleAdapter(ModelMixin, ConfigMixin):
         Args:
             style_BKC: style tokens.
             fusion_scales_BL1: from `predict_scales`; None stands for no scale predictor (all zero).
-            style_scale: user's weight of the style, one for all or one per row [B]; 0 is text only.
+            style_scale: user's weight of the style, one for all, one per row [B] or one per row and layer
+                [B, L]; 0 is text only.
 
         Raises:
             ValueError: a shape does not fit the batch or the number of layers, or a weight below 0 where
@@ -160,12 +183,13 @@ class StyleAdapter(ModelMixin, ConfigMixin):
             raise ValueError(
                 f"fusion scales have shape {tuple(fusion_scales_BL1.shape)}; expected {(batch, layers, 1)}"
             )
-        weight_B = torch.as_tensor(style_scale, dtype=torch.float32, device=style_BKC.device)
-        if weight_B.ndim and weight_B.shape != (batch,):
+        weight = torch.as_tensor(style_scale, dtype=torch.float32, device=style_BKC.device)
+        if weight.shape not in ((), (batch,), (batch, layers)):
             raise ValueError(
-                f"style_scale has shape {tuple(weight_B.shape)}; expected one number or ({batch},)"
+                f"style_scale has shape {tuple(weight.shape)}; expected one number, ({batch},) or {(batch, layers)}"
             )
-        gates_BL = weight_B.expand(batch)[:, None] * (1 + fusion_scales_BL1.squeeze(-1))
+        weight = weight[:, None] if weight.ndim == 1 else weight
+        gates_BL = weight * (1 + fusion_scales_BL1.squeeze(-1))
         return StyleCondition(self._layers_of(style_BKC, gates_BL))
 
     def _layers_of(
@@ -204,3 +228,8 @@ class StyleAdapter(ModelMixin, ConfigMixin):
 def concatenate_references(image_tokens: Sequence[torch.Tensor]) -> torch.Tensor:
     """Image tokens of a row's references, each [1, I, C] -> [1, n * I, C]."""
     return torch.cat(list(image_tokens), dim=1)
+
+
+def mix_styles(first_BKC: torch.Tensor, second_BKC: torch.Tensor, share_B: torch.Tensor) -> torch.Tensor:
+    """Style tokens on the straight line from one style (share 0) to another (share 1), token by token."""
+    return torch.lerp(first_BKC, second_BKC, share_B.to(first_BKC)[:, None, None])

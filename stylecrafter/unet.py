@@ -6,8 +6,9 @@ S text tokens, E channels of text and time embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ import torch
 from diffusers import ModelMixin as ModelMixin
 from diffusers import UNet3DConditionModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
 from einops import rearrange
 from torch import nn
@@ -27,9 +30,12 @@ from stylecrafter.attention import (
     SpatialSelfAttention,
     StyleCondition,
 )
+from stylecrafter.unet_layout import DEPTH_EVERY, check_depth_features, check_latent_size
 
 ATTENTION_DOWN, PLAIN_DOWN = "CrossAttnDownBlock3D", "DownBlock3D"
 ATTENTION_UP, PLAIN_UP = "CrossAttnUpBlock3D", "UpBlock3D"
+PUBLISHED_FPS = 16
+"""What a base with fps embedding takes when nobody says a rate, frames per second."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +47,23 @@ class _Context:
     style: StyleCondition | None
     frames: int
     temporal: bool
+    depth_NCHW: Sequence[torch.Tensor]
 
 
-class StyleCrafterUNet(UNet3DConditionModel):
-    """UNet of VideoCrafter1 as StyleCrafter uses it (paper, section 3; 1,144,485,956 parameters).
+class StyleCrafterUNet(UNet3DConditionModel, CacheMixin):
+    """UNet of VideoCrafter as StyleCrafter uses it (paper, section 3; 1,144,485,956 parameters by default).
 
-    It differs from its base class in four ways: no temporal convolutions; temporal attention has
-    learned relative positions; spatial cross-attention also takes style; `image_mode` skips every
-    temporal layer. All arguments but the last are the base class's.
+    It differs from its base class so: spatial cross-attention also takes style; temporal attention may have
+    learned relative positions; temporal convolutions and an fps embedding are optional; depth features are
+    added on the way down; `image_mode` skips every temporal layer. All arguments but the last four are the
+    base class's; the defaults of those four are VideoCrafter1's.
 
     Args:
         temporal_length: relative positions are told apart up to this many frames.
+        relative_position: temporal attention knows the distance between frames (VideoCrafter1). Without,
+            the order of frames enters through the temporal convolutions alone (VideoCrafter2).
+        temporal_conv: every residual block ends with convolutions over time (VideoCrafter2).
+        fps_cond: the frame rate is embedded beside the timestep (VideoCrafter2 and the 1024 model).
     """
 
     @register_to_config
@@ -74,6 +86,9 @@ class StyleCrafterUNet(UNet3DConditionModel):
         num_attention_heads: int | None = None,
         time_cond_proj_dim: int | None = None,
         temporal_length: int = 16,
+        relative_position: bool = True,
+        temporal_conv: bool = False,
+        fps_cond: bool = False,
     ):
         super().__init__(
             sample_size=sample_size,
@@ -94,29 +109,40 @@ class StyleCrafterUNet(UNet3DConditionModel):
             time_cond_proj_dim=time_cond_proj_dim,
         )
         self.gradient_checkpointing = False
-        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
-            block.temp_convs = nn.ModuleList()
-        self._install_processors(attention_head_dim, temporal_length)
+        self._last_timestep: float | None = None
+        self._last_batch = 0
+        if not temporal_conv:
+            for block in self._blocks():
+                block.temp_convs = nn.ModuleList()
+        if fps_cond:
+            channels = block_out_channels[0]
+            self.fps_embedding = TimestepEmbedding(channels, 4 * channels, act_fn=act_fn)
+        self._install_processors(attention_head_dim, temporal_length if relative_position else None)
 
-    def _install_processors(self, head_dim: int, temporal_length: int) -> None:
+    def _install_processors(self, head_dim: int, temporal_length: int | None) -> None:
         for index, transformer in enumerate(self.spatial_transformers()):
             block = transformer.transformer_blocks[0]
             block.attn1.set_processor(SpatialSelfAttention())
             block.attn2.set_processor(DualCrossAttention(index))
+        if temporal_length is None:
+            return
         for transformer in self.temporal_transformers():
             block = transformer.transformer_blocks[0]
             block.attn1.set_processor(RelativeTemporalAttention(head_dim, temporal_length))
             block.attn2.set_processor(RelativeTemporalAttention(head_dim, temporal_length))
 
+    def _blocks(self) -> tuple[Any, ...]:
+        return (*self.down_blocks, self.mid_block, *self.up_blocks)
+
     def spatial_transformers(self) -> Iterator[Any]:
         """Spatial transformers in the order of the fusion scales: down, middle, up."""
-        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+        for block in self._blocks():
             yield from getattr(block, "attentions", ())
 
     def temporal_transformers(self) -> Iterator[Any]:
         """What stage 2 of the training trains and image mode skips; the first is the input's."""
         yield self.transformer_in
-        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+        for block in self._blocks():
             yield from getattr(block, "temp_attentions", ())
 
     @property
@@ -144,6 +170,8 @@ class StyleCrafterUNet(UNet3DConditionModel):
         encoder_hidden_states: torch.Tensor,
         style: StyleCondition | None = None,
         image_mode: bool = False,
+        fps: torch.Tensor | int | None = None,
+        depth_features: Sequence[torch.Tensor] = (),
         return_dict: bool = True,
     ) -> UNet3DConditionOutput | tuple[torch.Tensor]:
         """Predict the noise (or velocity) in a batch of latent videos.
@@ -154,17 +182,26 @@ class StyleCrafterUNet(UNet3DConditionModel):
             encoder_hidden_states: text embedding [B, S, E], once per row.
             style: see `StyleAdapter.condition`; without it the text alone is attended to.
             image_mode: skip all temporal layers (not the same as a video of one frame).
+            fps: frames per second that the motion is meant for, one or one per row [B]; for models with fps
+                embedding only, whose default is `PUBLISHED_FPS`. It counts in image mode too.
+            depth_features: one [N, C, H, W] for each of `unet_layout.depth_feature_places`, see `depth.py`; none: no depth.
 
         Raises:
-            ValueError: H or W is no multiple of `size_multiple`.
+            ValueError: H or W is no multiple of `size_multiple`, depth features that do not fit, or an fps
+                for a model without fps embedding.
         """
         batch, _, frames, height, width = sample.shape
-        if height % self.size_multiple or width % self.size_multiple:
-            raise ValueError(
-                f"latent size is {height}x{width}; height and width must be multiples of {self.size_multiple}"
-            )
-        time_NE = self._embed_time(timestep, batch, sample.device).repeat_interleave(frames, dim=0)
-        context = _Context(time_NE, encoder_hidden_states, style, frames, temporal=not image_mode)
+        check_latent_size(self.size_multiple, height, width)
+        if depth_features:
+            check_depth_features(self.config, depth_features, batch * frames, height, width)
+        if self.is_cache_enabled:
+            self._follow_sampling(float(torch.as_tensor(timestep).max()), batch)
+        embedding_BE = self._embed_time(timestep, batch, sample.device)
+        embedding_BE = self._with_fps(embedding_BE, fps)
+        time_NE = embedding_BE.repeat_interleave(frames, dim=0)
+        context = _Context(
+            time_NE, encoder_hidden_states, style, frames, temporal=not image_mode, depth_NCHW=depth_features
+        )
         x = self.conv_in(rearrange(sample, "b c t h w -> (b t) c h w"))
         if context.temporal:
             x = self._recomputed(self._over_time, self.transformer_in, self._input_of_training(x), context)
@@ -179,6 +216,28 @@ class StyleCrafterUNet(UNet3DConditionModel):
         timestep_B = torch.as_tensor(timestep, device=device).expand(batch)
         return self.time_embedding(self.time_proj(timestep_B).to(self.dtype))
 
+    def _with_fps(self, embedding_BE: torch.Tensor, fps: torch.Tensor | int | None) -> torch.Tensor:
+        if not self.config.fps_cond:
+            if fps is not None:
+                given = torch.as_tensor(fps).tolist()
+                raise ValueError(f"fps is {given}; this model has no fps embedding, allowed is None")
+            return embedding_BE
+        rate = PUBLISHED_FPS if fps is None else fps
+        fps_B = torch.as_tensor(rate, device=embedding_BE.device).expand(len(embedding_BE))
+        return embedding_BE + self.fps_embedding(self.time_proj(fps_B).to(self.dtype))
+
+    @property
+    def current_timestep(self) -> float:
+        """Timestep of the last forward pass while a cache is enabled (diffusers' hooks ask for it)."""
+        assert self._last_timestep is not None
+        return self._last_timestep
+
+    def _follow_sampling(self, timestep: float, batch: int) -> None:
+        """Forget what another sampling run, or the same one with another number of branches, has cached."""
+        if self._last_timestep is None or timestep >= self._last_timestep or batch != self._last_batch:
+            self._reset_stateful_cache()
+        self._last_timestep, self._last_batch = timestep, batch
+
     def _input_of_training(self, x: torch.Tensor) -> torch.Tensor:
         # torch 2.13 crashes (SIGSEGV, CPU) in the backward pass of a GroupNorm that trains on a channels-last
         # input without gradient: what the input's transformer gets when it trains and `conv_in` does not.
@@ -186,13 +245,15 @@ class StyleCrafterUNet(UNet3DConditionModel):
         return x.detach().requires_grad_() if trains and not x.requires_grad else x
 
     def _down(self, x: torch.Tensor, context: _Context) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        skips = [x]
+        skips, depth = [x], iter(context.depth_NCHW)
         for block in self.down_blocks:
-            for index in range(len(block.resnets)):
-                x = self._layer(block, index, x, context)
-                skips.append(x)
-            for downsample in block.downsamplers or ():
-                x = downsample(x)
+            steps = [
+                partial(self._layer, block, index, context=context) for index in range(len(block.resnets))
+            ]
+            for step in (*steps, *(block.downsamplers or ())):
+                x = step(x)
+                if context.depth_NCHW and len(skips) % DEPTH_EVERY == DEPTH_EVERY - 1:
+                    x = x + next(depth).to(x.dtype)
                 skips.append(x)
         return x, skips
 
@@ -200,10 +261,9 @@ class StyleCrafterUNet(UNet3DConditionModel):
         return self._recomputed(self._run_middle, x, context)
 
     def _run_middle(self, x: torch.Tensor, context: _Context) -> torch.Tensor:
-        first, second = self.mid_block.resnets
-        x = first(x, context.time_NE)
+        x = self._residual(self.mid_block, 0, x, context)
         x = self._attend(self.mid_block, 0, x, context)
-        return second(x, context.time_NE)
+        return self._residual(self.mid_block, 1, x, context)
 
     def _up(self, x: torch.Tensor, skips: list[torch.Tensor], context: _Context) -> torch.Tensor:
         for block in self.up_blocks:
@@ -223,8 +283,14 @@ class StyleCrafterUNet(UNet3DConditionModel):
         return function(*inputs)
 
     def _run_layer(self, block: Any, index: int, x: torch.Tensor, context: _Context) -> torch.Tensor:
+        return self._attend(block, index, self._residual(block, index, x, context), context)
+
+    @staticmethod
+    def _residual(block: Any, index: int, x: torch.Tensor, context: _Context) -> torch.Tensor:
         x = block.resnets[index](x, context.time_NE)
-        return self._attend(block, index, x, context)
+        if context.temporal and len(block.temp_convs):
+            x = block.temp_convs[index](x, num_frames=context.frames)
+        return x
 
     def _attend(self, block: Any, index: int, x: torch.Tensor, context: _Context) -> torch.Tensor:
         if not hasattr(block, "attentions"):

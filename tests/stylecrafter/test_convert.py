@@ -125,8 +125,8 @@ def test_all_problems_are_counted_and_twenty_shown(files, edit, tmp_path):
 
 
 def test_keys_of_another_architecture_are_refused(files, edit, tmp_path):
-    edit("checkpoint", _set("model.diffusion_model.fps_embedding.0.weight", torch.zeros(2, 2)))
-    with pytest.raises(ConversionError, match=r"unexpected key model\.diffusion_model\.fps_embedding"):
+    edit("checkpoint", _set("model.diffusion_model.label_emb.0.weight", torch.zeros(2, 2)))
+    with pytest.raises(ConversionError, match=r"unexpected key model\.diffusion_model\.label_emb"):
         convert(**files, output=tmp_path / "model")
 
 
@@ -227,8 +227,17 @@ def test_configs_elsewhere_and_in_hub_form(files, tmp_path, model_path):
 
 def test_unsupported_variant_in_the_config(files, tmp_path):
     config = files["checkpoint"].parent / "config_video.json"
+    config.write_text(
+        config.read_text().replace('"use_causal_attention": false', '"use_causal_attention": true')
+    )
+    with pytest.raises(ConversionError, match="use_causal_attention is True; supported is False"):
+        convert(**files, output=tmp_path / "model")
+
+
+def test_config_of_another_base(files, tmp_path):
+    config = files["checkpoint"].parent / "config_video.json"
     config.write_text(config.read_text().replace('"temporal_conv": false', '"temporal_conv": true'))
-    with pytest.raises(ConversionError, match="temporal_conv is True; supported is False"):
+    with pytest.raises(ConversionError, match=r"temopral_conv\.conv1\.0\.weight is missing"):
         convert(**files, output=tmp_path / "model")
 
 

@@ -1,10 +1,9 @@
 """Parameter counts per group at full size, on the meta device."""
 
 import pytest
-from diffusers import DDIMScheduler
 
 from stylecrafter import StyleCrafterPipeline
-from stylecrafter.architecture import scheduler_config
+from stylecrafter.architecture import scheduler
 from stylecrafter.style_encoder import StyleImageProcessor
 from stylecrafter.tokenizer import PUBLISHED_MERGES, tokenizer_from_merges
 from stylecrafter.training import STAGES, TrainingModel, TrainingOptions
@@ -39,7 +38,7 @@ def full_size(parts, params) -> StyleCrafterPipeline:
         **{name: part.model for name, part in parts.items()},
         tokenizer=tokenizer_from_merges(PUBLISHED_MERGES, 49_408),
         feature_extractor=StyleImageProcessor(),
-        scheduler=DDIMScheduler(**scheduler_config(params)),
+        scheduler=scheduler(params),
     )
 
 

@@ -1,5 +1,8 @@
 """The pipeline as a whole: save and load, batches, defaults, and what it refuses."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +55,16 @@ def test_fingerprint_ignores_shards_and_notices_weights(pipeline, model_path, tm
     config = tmp_path / "sharded" / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text().replace("epsilon", "v_prediction"))
     assert compute_fingerprint(tmp_path / "sharded") != fingerprint
+
+
+def test_fingerprint_ignores_options_that_came_later(model_path, tmp_path):
+    shutil.copytree(model_path, tmp_path / "old")
+    config = tmp_path / "old" / "unet" / "config.json"
+    content = json.loads(config.read_text())
+    for name in ("relative_position", "temporal_conv", "fps_cond"):
+        del content[name]
+    config.write_text(json.dumps(content))
+    assert compute_fingerprint(tmp_path / "old") == read_fingerprint(model_path)
 
 
 @pytest.mark.parametrize("batch_guidance", [False, True])
