@@ -24,19 +24,31 @@ _INK = (30, 30, 30)
 _FAILED_INK = (180, 30, 30)
 
 
-def write_contact_sheet(output: Path, sheet: Path, limit: int = 24) -> None:
-    """Draws the first `limit` records of a local output folder, in their order."""
+def write_contact_sheet(output: Path, sheet: Path, limit: int = 24, columns: int = 1) -> None:
+    """Draws the first `limit` records of a local output folder, in their order, down one column after another."""
     records = ds.dataset(output / "records").head(limit).to_pylist()
     strips = [_strip(record) for record in records]
     if any(record["model_trained"] is False for record in records):
         strips.insert(0, _caption("The model is UNTRAINED: random weights, no style to be seen", _FAILED_INK))
+    rows = -(-len(strips) // columns)
+    stacks = [_stacked(strips[start : start + rows]) for start in range(0, len(strips), rows)]
+    width, height = sum(stack.width for stack in stacks), max(stack.height for stack in stacks)
+    canvas = Image.new("RGB", (width, height), _BACKGROUND)
+    left = 0
+    for stack in stacks:
+        canvas.paste(stack, (left, 0))
+        left += stack.width
+    canvas.save(sheet)
+
+
+def _stacked(strips: list[Image.Image]) -> Image.Image:
     width = max(strip.width for strip in strips)
     canvas = Image.new("RGB", (width, sum(strip.height for strip in strips)), _BACKGROUND)
     top = 0
     for strip in strips:
         canvas.paste(strip, (0, top))
         top += strip.height
-    canvas.save(sheet)
+    return canvas
 
 
 def _strip(record: dict[str, Any]) -> Image.Image:

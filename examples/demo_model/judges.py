@@ -26,10 +26,12 @@ WEIGHTS = Path(__file__).parent / "weights" / "judges"
 SIZE_PX = 64
 MOTION_FRAMES = 4
 
+NO_MOTION = "none"
+
 VALUES: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
     "scene": SCENES,
-    "motion": MOTIONS,
+    "motion": (*MOTIONS, NO_MOTION),  # an object that only stands at the left does not move there
     "family": (*FAMILIES, NEUTRAL_FAMILY),  # a clip without any style is not to be counted for one
     "palette": PALETTES,
 }

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from examples.demo_model.intervals import wilson
 from examples.demo_model.judges import (
     NETWORKS,
+    NO_MOTION,
     VALUES,
     Judges,
     Network,
@@ -38,6 +39,8 @@ DATA_SEED = 4001  # of nothing else: encoders and model never see these clips
 FRAMES = 8
 STEPS = {"drawing": 2500, "palette": 1000, "motion": 1200}
 UNKNOWN = -1  # neutral clips have no palette class
+_OPPOSITE = np.array([VALUES["motion"].index(name) for name in ("right", "left", "down", "up")])
+_STANDING = VALUES["motion"].index(NO_MOTION)
 _NEUTRAL_EVERY = 4
 
 Clips = tuple[np.ndarray, dict[str, np.ndarray]]
@@ -100,12 +103,16 @@ def train_network(name: str, clips: Clips, loop: Loop, batch: int) -> Network:
     def loss_of(step: int) -> tuple[torch.Tensor, Mapping[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
         chosen = rng.integers(len(frames_NTHWC), size=batch)
-        pixels_NTCHW = to_pixels(_view(name, frames_NTHWC[chosen], rng))
+        seen_NTHWC = _view(name, frames_NTHWC[chosen], rng)
+        wanted = {label: labels[label][chosen] for label in NETWORKS[name]}
+        if name == "motion":
+            seen_NTHWC, wanted["motion"] = told_by_change(seen_NTHWC, wanted["motion"], rng)
+        pixels_NTCHW = to_pixels(seen_NTHWC)
         pixels_NTCHW = worsened(pixels_NTCHW, rng)
         pixels_NCHW = motion_input(pixels_NTCHW) if name == "motion" else pixels_NTCHW[:, 0]
         logits = network(pixels_NCHW.contiguous(memory_format=torch.channels_last))
         losses = [
-            F.cross_entropy(logits[label], torch.from_numpy(labels[label][chosen]), ignore_index=UNKNOWN)
+            F.cross_entropy(logits[label], torch.from_numpy(wanted[label]), ignore_index=UNKNOWN)
             for label in logits
         ]
         return torch.stack(losses).sum(), {}
@@ -122,6 +129,23 @@ def _view(name: str, frames_NTHWC: np.ndarray, rng: np.random.Generator) -> np.n
     else:
         seen = frames_NTHWC[np.arange(count), rng.integers(frames, size=count)][:, None]
     return seen if name == "palette" else seen[..., rng.permutation(3)]
+
+
+def told_by_change(
+    frames_NTHWC: np.ndarray, motions_N: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A third of the clips backwards, which then move the other way, and a sixth standing still at any frame.
+
+    Objects of true clips start in the middle, so that any later frame gives their motion away: a judge of those
+    alone learns places, and takes an object that stands at the left for one that moves there.
+    """
+    count, frames = frames_NTHWC.shape[:2]
+    part_N = rng.random(count)
+    backwards_N, standing_N = part_N < 1 / 3, part_N >= 5 / 6
+    order_NT = np.where(backwards_N[:, None], np.arange(frames)[::-1], np.arange(frames))
+    order_NT = np.where(standing_N[:, None], rng.integers(frames, size=count)[:, None], order_NT)
+    motions_N = np.where(backwards_N, _OPPOSITE[motions_N], motions_N)
+    return frames_NTHWC[np.arange(count)[:, None], order_NT], np.where(standing_N, _STANDING, motions_N)
 
 
 def worsened(pixels_NTCHW: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -154,7 +178,10 @@ def _blurred(pixels_NCHW: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def measure(judges: Judges, clips: Clips) -> dict[str, dict[str, float]]:
-    """Per label: n, accuracy, the 95 % Wilson interval, and the accuracy on worsened clips."""
+    """Per label: n, accuracy, the 95 % Wilson interval, and the accuracy on worsened clips.
+
+    Of motion also that on clips played backwards, and on ones that stand still at their last frame.
+    """
     frames_NTHWC, labels = clips
     torch.manual_seed(0)
     worse_NTCHW = _worse(frames_NTHWC)
@@ -172,6 +199,16 @@ def measure(judges: Judges, clips: Clips) -> dict[str, dict[str, float]]:
             "high": round(high, 4),
             "accuracy_worsened": round(float(right_worse.mean()), 4),
         }
+    for name, changed_NTHWC, wanted_N in (
+        ("accuracy_backwards", frames_NTHWC[:, ::-1], _OPPOSITE[labels["motion"]]),
+        (
+            "accuracy_standing",
+            frames_NTHWC[:, [-1] * frames_NTHWC.shape[1]],
+            np.full(len(frames_NTHWC), _STANDING),
+        ),
+    ):
+        seen_N = judges.probabilities(changed_NTHWC)["motion"].argmax(1).numpy()
+        found["motion"][name] = round(float((seen_N == wanted_N).mean()), 4)
     return found
 
 

@@ -25,7 +25,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "family": FAMILIES,
     "palette": PALETTES,
 }
-CLIP_FRAMES = 4  # from the first to the last
+CLIP_FRAMES = 8  # from the first to the last
 STYLED_SHARE = 0.7  # of the demo world's samples; captions of the others never name a style
 
 

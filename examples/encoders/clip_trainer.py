@@ -30,6 +30,7 @@ from stylecrafter.tokenizer import OpenClipTokenizer
 _COLOURED = ("palette",)  # the labels that are about colours
 _ORDERLESS = ("family", "palette")  # those that a detail shows as well as the whole picture
 _HEAD_WEIGHT = 0.5
+_SHIFT_PX = 4
 
 
 class ClipTrainer(nn.Module):
@@ -114,14 +115,14 @@ def step_loss(
     captions = [data.captions[i][rng.integers(len(data.captions[i]))] for i in chosen]
     fits_NN = torch.from_numpy(data.fitting(chosen, captions))
     frames_NTHWC = data.frames_NTHWC[chosen]
-    pair_NTHWC = _first_and_last(frames_NTHWC, rng)
-    joint_NE, features_NE = trainer.embed_pixels(to_clip_input(pair_NTHWC))
+    seen_NTHWC = _early_and_late(frames_NTHWC, rng)
+    joint_NE, features_NE = trainer.embed_pixels(to_clip_input(seen_NTHWC))
     text_NE, early_NE = trainer.embed_text(tokenizer.prompt_ids([one.text for one in captions]))
     contrast = trainer.contrast(joint_NE, (text_NE, trainer.early_text(early_NE)), fits_NN)
     if not trainer.heads:
         return contrast, {}
     labels = {name: torch.from_numpy(data.labels[name][chosen]) for name in trainer.heads}
-    whole = trainer.head_loss(features_NE, _of_frames(labels, pair_NTHWC.shape[1]))
+    whole = trainer.head_loss(features_NE, _of_frames(labels, seen_NTHWC.shape[1]))
     detail = _detail_loss(trainer, frames_NTHWC, labels, rng)
     words = trainer.text_loss(early_NE, captions)
     loss = contrast + _HEAD_WEIGHT * (whole + detail + words)
@@ -135,16 +136,26 @@ def to_clip_input(frames_NTHWC: np.ndarray) -> torch.Tensor:
     return (pixels - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
 
 
-def _first_and_last(frames_NTHWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Two frames of clips, the only one of pictures; the last is sometimes an earlier one, for robustness."""
-    if frames_NTHWC.shape[1] == 1:
-        return frames_NTHWC
-    last = frames_NTHWC.shape[1] - 1 - int(rng.random() < 0.25)
-    return frames_NTHWC[:, [0, last]]
+def _early_and_late(frames_NTHWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Two frames of clips, from the first and the last third; the only one of pictures. Shifted a little, alike.
+
+    A tower of patches learns places one by one: what it sees only in the middle and at the ends of ways, it does
+    not know between them.
+    """
+    frames = frames_NTHWC.shape[1]
+    chosen = [rng.integers(max(frames // 3, 1)), frames - 1 - rng.integers(max(frames // 3, 1))][:frames]
+    padding = ((0, 0), (0, 0), (_SHIFT_PX, _SHIFT_PX), (_SHIFT_PX, _SHIFT_PX), (0, 0))
+    padded = np.pad(frames_NTHWC[:, chosen], padding, mode="edge")
+    height, width = frames_NTHWC.shape[2:4]
+    seen = np.empty((len(padded), len(chosen), height, width, 3), np.uint8)
+    for one, target in zip(padded, seen, strict=True):
+        down, right = rng.integers(2 * _SHIFT_PX + 1, size=2)
+        target[:] = one[:, down : down + height, right : right + width]
+    return seen
 
 
 def _of_frames(labels: dict[str, torch.Tensor], frames: int) -> dict[str, torch.Tensor]:
-    """Labels of every frame; the first, where the object has not moved yet, does not tell the motion."""
+    """Labels of every frame; the early one, where the object has hardly moved, does not tell the motion."""
     repeated = {name: numbers_N[:, None].repeat(1, frames) for name, numbers_N in labels.items()}
     if "motion" in repeated and frames > 1:
         repeated["motion"][:, 0] = UNKNOWN

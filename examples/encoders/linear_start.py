@@ -3,7 +3,7 @@
 From diffusers' own start, a small autoencoder spends its first thousand steps on passing plain colours through
 some thirty layers: 16 dB after 150 steps of 8 pictures, with and without warm-up, against 22 dB before and 27 dB
 after as many from this one. Here every residual branch begins at zero, the encoder's downsamplers compute the principal
-components of 8 x 8 patches (2 x 2 by 2 x 2), and the decoder's upsamplers are least-squares fits of the way back.
+components of patches (2 x 2 by 2 x 2), and the decoder's upsamplers are least-squares fits of the way back.
 The norm and activation at the end of both halves are passed unharmed by a pair of channels of opposite sign,
 since silu(x) - silu(-x) = x, beside constants that fix the norm's scale.
 

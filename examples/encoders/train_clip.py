@@ -2,6 +2,10 @@
 
 python -m examples.encoders.train_clip --output outputs/encoders
 python -m examples.encoders.train_clip --output outputs/encoders --data pictures/manifest.parquet --vocabulary 8192
+python -m examples.encoders.train_clip --output outputs/encoders --text outputs/encoders/text_encoder --steps 4000
+
+The last one trains another vision tower to a text tower that stays as it is, since a UNet may hang on it ("LiT:
+Zero-Shot Transfer with Locked-image text Tuning", Zhai et al., 2022, the other way round).
 
 Writes OUTPUT/{text_encoder,tokenizer,image_encoder,feature_extractor} (half precision), OUTPUT/clip.json with
 what probes find in it, and, to go on from after an interruption, OUTPUT/training/clip.
@@ -43,6 +47,8 @@ def main() -> int:
         data = _data(options)
         tokenizer = tokenizer_from_merges(PUBLISHED_MERGES, options.vocabulary, options.prompt_length)
         clip = build_clip(options)
+        if options.text is not None:
+            lock_text(clip, options.text)
         found = train_clip(clip, tokenizer, data, _loop(options), options)
         save_clip(clip, None if options.no_tokenizer else tokenizer, options.size, options.output)
     except (ValueError, ManifestError) as error:
@@ -91,6 +97,23 @@ def build_clip(options: argparse.Namespace) -> CLIPModel:
         "projection_dim": options.projection,
     }
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=options.projection))
+
+
+def lock_text(clip: CLIPModel, folder: Path) -> None:
+    """Takes a trained text tower, which will not change any more.
+
+    Raises:
+        ValueError: it has other sizes than this one.
+    """
+    trained = CLIPTextModelWithProjection.from_pretrained(folder, dtype=torch.float32).state_dict()
+    own = _part(clip, "text_")
+    if unlike := [name for name in own if name not in trained or trained[name].shape != own[name].shape]:
+        raise ValueError(
+            f"text is {str(folder)!r}; its {unlike[0]} must have the shape {list(own[unlike[0]].shape)}"
+        )
+    clip.load_state_dict(trained, strict=False)
+    clip.text_model.requires_grad_(False)
+    clip.text_projection.requires_grad_(False)
 
 
 def train_clip(
@@ -157,6 +180,7 @@ def parser() -> argparse.ArgumentParser:
     add = found.add_argument
     add("--output", type=Path, required=True, help="folder to write the components into")
     add("--work", type=Path, help="folder of the state and metrics (default: OUTPUT/training/clip)")
+    add("--text", type=Path, help="trained text tower to keep as it is (default: train one)")
     add("--data", help="training manifest (default: the demo world)")
     add("--pool", type=int, default=8000, help="samples kept in memory (default: 8000)")
     add("--probed", type=int, default=_PROBED, help=f"held-out pictures to probe with (default: {_PROBED})")

@@ -66,10 +66,33 @@ def test_drawing_and_motion_do_not_hang_on_colours(judges, clips):
     assert (plain["palette"].argmax(1) == swapped["palette"].argmax(1)).float().mean() < 0.3
 
 
-def test_a_clip_backwards_moves_otherwise(judges, clips):
+def test_motion_is_told_by_the_movement_and_not_by_the_place(judges, clips, stored):
     frames_NTHWC, labels = clips
-    backwards = judges.probabilities(frames_NTHWC[:, ::-1])["motion"].argmax(1).numpy()
-    assert (backwards == labels["motion"]).mean() < 0.5
+    opposite = {"left": "right", "right": "left", "up": "down", "down": "up"}
+    names = [VALUES["motion"][number] for number in labels["motion"]]
+    for changed, wanted in (
+        (frames_NTHWC[:, ::-1], [opposite[name] for name in names]),
+        (frames_NTHWC[:, [-1] * 8], ["none"] * SAMPLE),
+        (frames_NTHWC[:, [0] * 8], ["none"] * SAMPLE),
+    ):
+        seen = judges.probabilities(changed)["motion"].argmax(1).tolist()
+        assert np.mean([VALUES["motion"][i] == name for i, name in zip(seen, wanted, strict=True)]) > 0.95
+    assert min(stored["motion"]["accuracy_backwards"], stored["motion"]["accuracy_standing"]) >= 0.95
+
+
+def test_training_shows_clips_backwards_and_standing():
+    frames_NTHWC = np.zeros((600, 4, 1, 1, 3), np.uint8) + np.arange(4, dtype=np.uint8)[:, None, None, None]
+    motions_N = np.arange(600) % 4
+    seen_NTHWC, found_N = train_judges.told_by_change(frames_NTHWC, motions_N, np.random.default_rng(0))
+    order_NT = seen_NTHWC[:, :, 0, 0, 0]
+    forwards, backwards = ((order_NT == one).all(1) for one in ([0, 1, 2, 3], [3, 2, 1, 0]))
+    standing = (order_NT == order_NT[:, :1]).all(1)
+    assert forwards.sum() + backwards.sum() + standing.sum() == 600
+    assert 160 < backwards.sum() < 240
+    assert 70 < standing.sum() < 130
+    assert (found_N[forwards] == motions_N[forwards]).all()
+    assert (found_N[backwards] == motions_N[backwards] + np.array([1, -1, 1, -1])[motions_N[backwards]]).all()
+    assert (found_N[standing] == VALUES["motion"].index("none")).all()
 
 
 def test_answers_are_of_the_clip_alone_and_of_any_length_and_size(judges, clips):

@@ -55,6 +55,9 @@ def test_it_learns_and_says_how_well(trained):
     assert found["step"] == 50
     assert found["psnr_styled"] > 15
     assert found["psnr_neutral"] > 15
+    facts = json.loads((trained / "autoencoder.json").read_text())
+    assert facts["psnr_styled"] == found["psnr_styled"]
+    assert "--steps 50" in facts["command"]
 
 
 def test_the_component_is_stored_in_half_and_its_latents_have_unit_deviation(trained):

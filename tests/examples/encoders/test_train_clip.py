@@ -81,6 +81,24 @@ def test_a_tokenizer_that_was_left_out_is_made_again(trained, monkeypatch, tmp_p
     assert torch.equal(made, stored)
 
 
+def test_a_locked_text_tower_stays_as_it_is(trained, monkeypatch, tmp_path):
+    assert (
+        run(monkeypatch, "--output", tmp_path, "--steps", 3, "--text", trained / "text_encoder", *TINY) == 0
+    )
+    before, after = components(trained), components(tmp_path)
+    for name, tensor in before["text_encoder"].state_dict().items():
+        assert torch.equal(tensor, after["text_encoder"].state_dict()[name]), name
+    assert not torch.equal(
+        before["image_encoder"].visual_projection.weight, after["image_encoder"].visual_projection.weight
+    )
+
+
+def test_a_text_tower_of_another_size_is_refused(trained, monkeypatch, tmp_path, capsys):
+    text = trained / "text_encoder"
+    assert run(monkeypatch, "--output", tmp_path, "--text", text, *TINY, "--text-width", 64) == 2
+    assert "must have the shape" in capsys.readouterr().err
+
+
 def test_references_reach_the_tower_as_pictures_did_in_training(trained):
     picture = demo_data(1, 0, size=32).frames_NTHWC[0, 0]
     processor = components(trained)["feature_extractor"]
