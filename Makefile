@@ -1,6 +1,6 @@
 # On a machine with Python >= 3.11 and make, every target below sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check bench bench-train clean
+.PHONY: help setup demo train-demo test test-all check bench bench-train bench-scale faults soak clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -30,8 +30,11 @@ $(INSTALLED): pyproject.toml
 	$(RUN) -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED) ## render a small manifest with an untrained model, start to finish
+demo: $(INSTALLED) ## render a small manifest, start to finish
 	$(RUN) -m examples.demo
+
+train-demo: $(INSTALLED) ## train the demo model from nothing, stage by stage (hours; says how many)
+	$(RUN) -m examples.demo_model.train
 
 test: $(INSTALLED) ## run the fast tests, the ones that CI runs
 	$(RUN) -m pytest -m "not slow and not gpu"
@@ -50,6 +53,15 @@ bench: $(INSTALLED) ## measure the pipeline against a bare loop over the same ro
 
 bench-train: $(INSTALLED) ## measure the trainer against a bare PyTorch loop
 	$(RUN) -m benchmarks.train_throughput
+
+faults: $(INSTALLED) ## inject some 250 faults and prove that nothing is lost, done twice or falsely ok (30 minutes)
+	$(RUN) -m benchmarks.faults
+
+soak: $(INSTALLED) ## the same ten times, each with other places for the faults (hours)
+	$(RUN) -m benchmarks.faults --rounds 10
+
+bench-scale: $(INSTALLED) ## measure planning, resuming and reconciling at a million rows (about 12 minutes)
+	$(RUN) -m benchmarks.scale
 
 clean: ## delete .venv, build products, caches and outputs/
 	rm -rf $(VENV) build dist site outputs *.egg-info .pytest_cache .mypy_cache .ruff_cache

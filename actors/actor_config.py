@@ -1,6 +1,8 @@
 """What a render actor is built from, apart from the actor: a plan need not import torch."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from actors.records import Provenance
 from schemas.run import FetchLimits
@@ -18,3 +20,11 @@ class ActorConfig:
     scores: bool
     limits: FetchLimits
     provenance: Provenance
+    render_timeout_s: float = math.inf  # of one batch on the device
+    alone: bool = False  # rows come one by one, and nothing else is in the process
+    begun: Mapping[str, int] = field(
+        default_factory=dict
+    )  # record_id -> earlier attempts, where there are any
+    again: bool = False  # rows may be committed already: look first
+    session: str = ""  # of Ray
+    storage_patience_s: float = 0.0  # the outage of the object store that is waited for

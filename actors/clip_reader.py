@@ -24,8 +24,9 @@ from schemas.record import ErrorClass, RowError
 # Only containers that hold their own pictures: a playlist or a script would make ffmpeg read other addresses.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,gif,apng"
 _INHERITED_VARIABLES = ("LD_LIBRARY_PATH", "PATH", "TZ")  # no credentials
-_DURATION = re.compile(r"Duration: (\d+):(\d+):(\d+(?:\.\d+)?)")
-_RATE = re.compile(r"Video: .*?([\d.]+) (?:fps|tbr)")
+# Only at the beginning of a line: titles and comments, which a stranger wrote, stand further right.
+_DURATION = re.compile(r"^\[info\]   Duration: (\d{1,9}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.MULTILINE)
+_RATE = re.compile(r"^\[info\]   Stream #.*?: Video: .*? (\d{1,9}(?:\.\d{1,9})?) (?:fps|tbr)", re.MULTILINE)
 _ERROR_LINE = re.compile(r"^(?:\[[^\]]*\] )*\[(?:error|fatal|panic)\] (.*)$", re.MULTILINE)
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")  # different each time, so that equal failures would not look equal
 _ERROR_CHARS = 300
@@ -162,7 +163,10 @@ def _next_frame(stream: IO[bytes]) -> np.ndarray | None:
         return None
     if magic != b"P6\n" or depth != b"255\n":
         raise VideoError("the decoded stream is broken")
-    width, height = map(int, size.split())
+    try:
+        width, height = map(int, size.split())
+    except ValueError:
+        raise VideoError("the decoded stream is broken") from None
     pixels = stream.read(width * height * 3)
     if len(pixels) != width * height * 3:
         raise VideoError("the decoded stream breaks off")

@@ -3,6 +3,7 @@
 It imports nothing of ours and not much else: standard input brings requests, standard output takes answers,
 and its limits are set before the first byte of a picture arrives. It ends when its input does.
 
+    first:    READY   it has its limits and waits for pictures
     request:  "!QQd"  bytes, most pixels, CPU seconds; then the picture's bytes
     answer:   "!BII"  OK, height, width; then height * width * 3 bytes (RGB)
               "!BII"  another status, length, 0; then a sentence in UTF-8
@@ -23,6 +24,7 @@ from PIL import Image, ImageFile
 
 REQUEST = struct.Struct("!QQd")
 ANSWER = struct.Struct("!BII")
+READY = b"ready"
 OK, UNDECODABLE, TOO_MANY_PIXELS, OUT_OF_MEMORY = range(4)
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -166,6 +168,8 @@ def main() -> None:
     _limit(int(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not break the framing
+    answers.write(READY)
+    answers.flush()
     serve(sys.stdin.buffer, answers)
 
 

@@ -12,13 +12,14 @@ import numpy as np
 from actors import decoder_process as protocol
 from actors.watchdog import Watchdog
 from schemas.record import ErrorClass, RowError
-from schemas.run import FetchLimits
+from schemas.run import FetchLimits, InfrastructureError
 
 logger = logging.getLogger(__name__)
 
 _SCRIPT = Path(protocol.__file__)
 _MAX_REQUESTS = 500  # a fresh process now and then: what a decoder leaks does not add up
 _MAX_MESSAGE_BYTES = 4096
+_START_TIMEOUT_S = 120.0  # of a Python process, on a machine that is busy with anything
 _CLOSE_TIMEOUT_S = 1.0
 _ATTEMPTS = 2  # a process that dies may have been killed for reasons that are not the picture's
 _INHERITED_VARIABLES = ("LD_LIBRARY_PATH", "PATH", "TZ")  # no credentials
@@ -61,6 +62,7 @@ class MediaDecoder:
         Raises:
             RowError: ASSET_UNDECODABLE, ASSET_TOO_LARGE (pixels or memory) or ASSET_TIMEOUT, with a sentence
                 that a user understands.
+            InfrastructureError: the helper process does not start.
         """
         with self._lock:
             for attempt in range(1, _ATTEMPTS + 1):
@@ -123,8 +125,12 @@ class MediaDecoder:
             self._requests >= _MAX_REQUESTS or self._process.poll() is not None
         ):
             self._end()
-        if self._process is None:
-            self._process = subprocess.Popen(
+        return self._process or self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Starts the process. How long that takes, or that it fails, is no picture's fault."""
+        try:
+            process = self._process = subprocess.Popen(
                 [sys.executable, "-I", str(_SCRIPT), str(self._limits.decode_memory_bytes)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -134,7 +140,12 @@ class MediaDecoder:
                 start_new_session=True,  # Ctrl-C is for the job, which then closes this
             )
             self._requests = 0
-        return self._process
+            with Watchdog(process, _START_TIMEOUT_S):
+                _read(process, len(protocol.READY))
+            return process
+        except (_DiedError, OSError) as error:
+            self._end()
+            raise InfrastructureError(f"the picture decoder does not start ({error})") from error
 
     def _end(self) -> None:
         process, self._process = self._process, None

@@ -1,7 +1,7 @@
 """Complete output records, for success and failure alike."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from schemas.record import RECORD_SCHEMA, SCHEMA_VERSION, RowError, Status
 
 Record = dict[str, Any]  # one row of RECORD_SCHEMA
 _TEXT_COLUMNS = ("prompt", "depth_video_uri", "negative_prompt", "mode")
+_EMPTY: Record = dict.fromkeys(RECORD_SCHEMA.names)
 _MAX_ERROR_CHARS = 2_000
 _MAX_ECHO_CHARS = 500  # of a broken row's text that its record repeats
 
@@ -58,7 +59,7 @@ def failed_record(row: PlannedRow, provenance: Provenance, error: RowError, **ou
 
 def broken_record(raw: Mapping[str, Any], row_id: str, provenance: Provenance, error: RowError) -> Record:
     """The record of a manifest row that cannot be planned; of its content, only plain text is repeated."""
-    texts = {name: raw[name][:_MAX_ECHO_CHARS] for name in _TEXT_COLUMNS if isinstance(raw.get(name), str)}
+    texts = {name: _echo(raw[name]) for name in _TEXT_COLUMNS if isinstance(raw.get(name), str)}
     return _complete(
         {
             **texts,
@@ -91,7 +92,7 @@ def _failure(error: RowError) -> dict[str, Any]:
     return {
         "status": error.status,
         "error_class": error.error_class,
-        "error": redact(error.message)[:_MAX_ERROR_CHARS],
+        "error": _storable(redact(error.message)[:_MAX_ERROR_CHARS]),
     }
 
 
@@ -99,15 +100,24 @@ def _uris(value: Any) -> list[str] | None:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list):
         return None
-    return [redact(item[:_MAX_ECHO_CHARS]) for item in values if isinstance(item, str)]
+    return [redact(_echo(item)) for item in values if isinstance(item, str)]
+
+
+def _echo(text: str) -> str:
+    return _storable(text[:_MAX_ECHO_CHARS])
+
+
+def _storable(text: str) -> str:
+    """What JSON and Parquet can hold: halves of surrogate pairs, which are no text, become question marks."""
+    return text.encode(errors="replace").decode()
 
 
 def _complete(values: dict[str, Any], provenance: Provenance) -> dict[str, Any]:
     shared = {
-        **asdict(provenance),
+        **vars(provenance),
         "status": Status.OK,
         "key_version": KEY_VERSION,
         "schema_version": SCHEMA_VERSION,
         "finished_at": datetime.now(UTC),
     }
-    return dict.fromkeys(RECORD_SCHEMA.names) | shared | values
+    return _EMPTY | shared | values

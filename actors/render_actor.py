@@ -1,11 +1,13 @@
 """The GPU actor of the pool: work units in, records out. Frames stay in here."""
 
 import logging
+import os
 import platform
 import threading
 import time
+import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,14 +17,17 @@ import torch
 
 from actors.actor_config import ActorConfig
 from actors.assets import AssetLoader, StyleImage
+from actors.attempts import AttemptLog, OwnAttempts
 from actors.commits import CommitStore
+from actors.device_errors import is_device_broken, is_out_of_memory
 from actors.publisher import PublishedVideo, Publisher
 from actors.records import Record, failed_record, finished_record
-from actors.renderer import RenderedVideo, Renderer
+from actors.renderer import RenderedVideo, Renderer, Saving
 from actors.scorer import Scorer
 from actors.storage import Storage
-from schemas.planned import PlannedRow, unit_rows
-from schemas.record import TIMING_NAMES, ErrorClass, RowError, records_table
+from actors.watchdog import Deadline
+from schemas.planned import Bucket, PlannedRow, results_table, unit_rows
+from schemas.record import TIMING_NAMES, ErrorClass, RowError
 from schemas.run import InfrastructureError
 
 logger = logging.getLogger(__name__)
@@ -30,6 +35,7 @@ logger = logging.getLogger(__name__)
 _FETCH_THREADS = 4
 _PUBLISH_THREADS = 2  # one video encodes while another uploads
 _MAX_UNPUBLISHED_BATCHES = 3  # bounds the frames held in memory
+_LAST_UPLOADS_S = 60.0  # what finished rows get to be committed in before their process ends itself
 
 
 @dataclass
@@ -42,6 +48,7 @@ class _Job:
     published: PublishedVideo | None = None  # set early if an earlier run published but did not commit it
     scores: dict[str, Any] = field(default_factory=dict)
     error: RowError | None = None
+    record: Record | None = None  # set early if a process that died committed the row
     timings: dict[str, float] = field(default_factory=dict)
 
 
@@ -53,10 +60,20 @@ class RenderActor:
     """
 
     def __init__(self, config: ActorConfig):
-        torch.set_num_threads(config.threads)
-        storage = Storage(config.limits)
-        model_dir = storage.local_copy(config.model)
         self._config = config
+        self._exit: Callable[[int], object] = os._exit
+        self._load_error: Exception | None = None
+        try:
+            self._load()
+        except Exception as error:  # noqa: BLE001 - the first unit tells it
+            # An actor that fails while it is made again after a death is lost to its pool, which waits for it.
+            self._load_error = error
+
+    def _load(self) -> None:
+        config = self._config
+        torch.set_num_threads(config.threads)
+        storage = Storage(config.limits, config.storage_patience_s)
+        model_dir = storage.local_copy(config.model)
         self._node = platform.node()
         self._device_lock = threading.Lock()
         self._renderer = Renderer(model_dir, dtype=config.provenance.dtype, device=config.device)
@@ -66,13 +83,34 @@ class RenderActor:
         self._assets = AssetLoader(storage, config.limits)
         self._publisher = Publisher(storage, config.output)
         self._commits = CommitStore(storage, config.output)
+        self._attempts = OwnAttempts(
+            AttemptLog(storage, config.output),
+            config.begun,
+            {
+                "run_id": config.provenance.run_id,
+                "session": config.session,
+                "alone": config.alone,
+            },
+        )
+        self._saving_of: dict[Bucket, Saving] = {}  # what was found to be needed
         self._fetchers = ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="fetch")
         self._publishers = ThreadPoolExecutor(_PUBLISH_THREADS, thread_name_prefix="publish")
 
     def __call__(self, units: pa.Table) -> pa.Table:
-        """The records of a batch of work units (`UNIT_SCHEMA` in, `RECORD_SCHEMA` out)."""
-        rows = [row for rows in units["rows"].to_pylist() for row in unit_rows(rows)]
-        return records_table(list(self.render_rows(rows)))
+        """The outcome of each work unit (`UNIT_SCHEMA` in, `RESULT_SCHEMA` out), a failure of the whole run too."""
+        return results_table(
+            self._outcome(unit_id, unit_rows(rows))
+            for unit_id, rows in zip(units["unit_id"].to_pylist(), units["rows"].to_pylist(), strict=True)
+        )
+
+    def _outcome(self, unit_id: int, rows: Sequence[PlannedRow]) -> dict[str, Any]:
+        # As a value: Ray Data drops a unit that raises, as it drops those whose process died.
+        try:
+            return {"unit_id": unit_id, "records": list(self.render_rows(rows))}
+        except InfrastructureError as error:
+            return {"unit_id": unit_id, "infrastructure_error": str(error)}
+        except Exception:  # noqa: BLE001 - the driver raises it
+            return {"unit_id": unit_id, "internal_error": traceback.format_exc()}
 
     def render_rows(self, rows: Sequence[PlannedRow]) -> Iterator[dict[str, Any]]:
         """The record of each row, once it is committed.
@@ -80,6 +118,10 @@ class RenderActor:
         Raises:
             InfrastructureError: the output's store does not take what was rendered.
         """
+        if self._load_error is not None:
+            raise self._load_error
+        if self._config.alone:
+            self._attempts.begin(rows)  # before anything of theirs is touched
         size = self._config.batch_size
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         unpublished: deque[Future[Record]] = deque()
@@ -103,6 +145,9 @@ class RenderActor:
         started = time.perf_counter()
         job = _Job(row)
         try:
+            job.record = self._committed(row)
+            if job.record is not None:
+                return job
             job.images = [self._assets.style_image(asset) for asset in row.style_images]
             job.published = self._publisher.find(row.row_key, row.settings)
             if job.published is not None:
@@ -114,32 +159,52 @@ class RenderActor:
         job.timings["fetch_s"] = time.perf_counter() - started
         return job
 
+    def _committed(self, row: PlannedRow) -> Record | None:
+        """The row's record, if a process of this run that died afterwards committed it."""
+        if not self._config.again:
+            return None
+        return self._commits.read_of_run(row.record_id, row.row_key, self._config.provenance.run_id)
+
     def _render_batch(self, jobs: Sequence[_Job]) -> list[Future[Record]]:
         """Renders what needs rendering, scores, and hands all jobs to the publishing threads."""
-        to_render = [job for job in jobs if job.error is None and job.video is None]
+        to_render = [job for job in jobs if (job.error, job.record, job.video) == (None, None, None)]
         # Held over both: else a finished video would wait for its scores until another unit has denoised.
         with self._device_lock:
-            for job, outcome in zip(to_render, self._render(to_render), strict=True):
-                if isinstance(outcome, RowError):
-                    job.error = outcome
-                else:
-                    job.video = outcome
-            for job in jobs:
-                self._score(job)
+            if not self._config.alone:
+                self._attempts.begin([job.row for job in to_render])
+            with Deadline(self._config.render_timeout_s, self._hung):
+                for job, outcome in zip(to_render, self._render(to_render), strict=True):
+                    if isinstance(outcome, RowError):
+                        job.error = outcome
+                    else:
+                        job.video = outcome
+                for job in jobs:
+                    self._score(job)
         return [self._publishers.submit(self._finish, job) for job in jobs]
 
     def _render(self, jobs: Sequence[_Job]) -> list[RenderedVideo | RowError]:
-        """Renders a batch. A batch that fails is halved until the failure is one row's own."""
+        """Renders a batch. A batch that fails is halved until the failure is one row's own.
+
+        A row that does not fit alone is tried with more and more done to save memory, and so are later ones like it.
+        """
         if not jobs:
             return []
+        bucket = jobs[0].row.bucket
+        saving = self._saving_of.get(bucket, Saving.NONE)
         try:
-            return self._renderer.render([job.row for job in jobs], [job.images for job in jobs])
+            with self._renderer.saving_memory(saving):
+                return self._renderer.render([job.row for job in jobs], [job.images for job in jobs])
         except Exception as error:  # noqa: BLE001 - ends as the rows' records
-            if len(jobs) == 1:
+            self._end_if_device_broke(error)
+            if len(jobs) == 1 and (saving == max(Saving) or not is_out_of_memory(error)):
                 return [_as_row_error(error)]
         # Outside the handler, so that the traceback no longer holds the failed batch's memory.
         if self._config.device == "cuda":
             torch.cuda.empty_cache()
+        if len(jobs) == 1:
+            self._saving_of[bucket] = Saving(saving + 1)
+            logger.warning("a video of %s does not fit: trying with %s", bucket, Saving(saving + 1).name)
+            return self._render(jobs)
         middle = len(jobs) // 2
         return self._render(jobs[:middle]) + self._render(jobs[middle:])
 
@@ -150,18 +215,23 @@ class RenderActor:
         try:
             job.scores = self._scorer.score(job.video.frames_THWC, job.row.prompt, job.images).as_columns()
         except Exception as error:  # noqa: BLE001 - ends as the row's record
+            self._end_if_device_broke(error)
             job.error = _as_row_error(error)
         job.timings["score_s"] = time.perf_counter() - started
 
     def _finish(self, job: _Job) -> Record:
         """Publishes and commits one row; its failures become its record."""
+        if job.record is not None:
+            self._attempts.end(job.row)
+            return job.record
         try:
             record = self._publish(job)
         except InfrastructureError:
             raise
         except Exception as error:  # noqa: BLE001 - ends as the row's record
-            record = failed_record(job.row, self._config.provenance, _as_row_error(error), **self._place())
+            record = failed_record(job.row, self._config.provenance, _as_row_error(error), **self._place(job))
         self._commits.write(record)
+        self._attempts.end(job.row)
         return record
 
     def _publish(self, job: _Job) -> Record:
@@ -184,11 +254,34 @@ class RenderActor:
             fusion_scales=job.video.fusion_scales,
             timings={name: timings.get(name) for name in TIMING_NAMES},
             **job.scores,
-            **self._place(),
+            **self._place(job),
         )
 
-    def _place(self) -> dict[str, Any]:
-        return {"node": self._node, "device": self._renderer.device_name}
+    def _place(self, job: _Job) -> dict[str, Any]:
+        attempts = self._attempts.count(job.row)
+        return {"node": self._node, "device": self._renderer.device_name, "attempts": attempts}
+
+    def _end_if_device_broke(self, error: Exception) -> None:
+        """Ends the process, which is replaced, if nothing in it will succeed any more."""
+        if is_device_broken(error):
+            first_line = str(error).strip().splitlines()[0]
+            self._end_process(RowError(ErrorClass.DEVICE_FAILED, f"the device failed: {first_line}"))
+
+    def _hung(self) -> None:
+        allowed = f"{self._config.render_timeout_s:g} s allowed"
+        message = f"the row's batch was on the device for more than the {allowed}"
+        self._end_process(RowError(ErrorClass.RENDER_TIMEOUT, message))
+
+    def _end_process(self, reason: RowError) -> None:
+        """Ends this process as a crash would, but with what is finished committed and the reason told."""
+        logger.error("this process ends: %s", reason.message)
+        uploads = threading.Thread(target=self._publishers.shutdown, daemon=True)
+        uploads.start()
+        uploads.join(_LAST_UPLOADS_S)
+        try:
+            self._attempts.explain(reason)
+        finally:
+            self._exit(1)
 
 
 def _as_row_error(error: Exception) -> RowError:
@@ -196,6 +289,6 @@ def _as_row_error(error: Exception) -> RowError:
     if isinstance(error, RowError):
         return error
     logger.error("a row failed", exc_info=error)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if is_out_of_memory(error):
         return RowError(ErrorClass.OUT_OF_MEMORY, f"out of memory with a batch of one: {error}")
     return RowError(ErrorClass.RENDER_FAILED, f"{type(error).__name__}: {error}")

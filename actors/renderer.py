@@ -1,8 +1,10 @@
 """Holds the model: a batch of planned rows and their references in, frames out."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,15 @@ from stylecrafter import StyleCrafterPipeline
 
 _CACHED_PROMPTS = 4_096
 _CACHED_STYLES = 1_024
+
+
+class Saving(IntEnum):
+    """How much is done to fit a video into the device's memory; each step includes the ones before it."""
+
+    NONE = 0
+    ONE_BY_ONE = 1  # guidance branches and decoded frames one after another
+    ENCODERS_AWAY = 2  # in main memory while others work
+    TILED = 3  # frames are decoded in tiles: their seams are blended, so that pixels change a little
 
 
 @dataclass
@@ -40,10 +51,23 @@ class Renderer:
         self.pipeline.set_progress_bar_config(disable=True)
         self._texts: LruCache[torch.Tensor] = LruCache(_CACHED_PROMPTS)
         self._styles: LruCache[torch.Tensor] = LruCache(_CACHED_STYLES)
+        self._saving = Saving.NONE
 
     @property
     def device_name(self) -> str:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    @contextmanager
+    def saving_memory(self, saving: Saving) -> Iterator[None]:
+        """What is rendered in the block takes less memory, and more time."""
+        self._saving = saving
+        if saving >= Saving.TILED:
+            self.pipeline.vae.enable_tiling()
+        try:
+            yield
+        finally:
+            self.pipeline.vae.disable_tiling()
+            self._saving = Saving.NONE
 
     @torch.inference_mode()
     def render(
@@ -61,9 +85,11 @@ class Renderer:
         clock = _Clock(self.device)
         text_BLC, uncond_BLC, style_BKC, scales_BN1 = self._condition(rows, references)
         clock.lap("condition_s")
-        latents_BCTHW = self._denoise(rows, text_BLC, uncond_BLC, style_BKC, scales_BN1)
-        clock.lap("denoise_s")
-        decoded_BCTHW = self.pipeline.decode_latents_to_float(latents_BCTHW)
+        with self._encoders_away():
+            latents_BCTHW = self._denoise(rows, text_BLC, uncond_BLC, style_BKC, scales_BN1)
+            clock.lap("denoise_s")
+            one_by_one = {"chunk_frames": 1} if self._saving >= Saving.ONE_BY_ONE else {}
+            decoded_BCTHW = self.pipeline.decode_latents_to_float(latents_BCTHW, **one_by_one)
         frames_BTHWC = self.pipeline.frames_to_uint8(decoded_BCTHW)
         clock.lap("decode_s")
         share = {name: seconds / len(rows) for name, seconds in clock.laps.items()}
@@ -117,7 +143,22 @@ class Renderer:
             style_scale=[s.style_scale for s in settings],
             eta=first.eta,
             guidance=first.guidance,
+            batch_guidance=False if self._saving >= Saving.ONE_BY_ONE else None,
         )
+
+    @contextmanager
+    def _encoders_away(self) -> Iterator[None]:
+        encoders = (self.pipeline.text_encoder, self.pipeline.image_encoder)
+        if self._saving < Saving.ENCODERS_AWAY:
+            yield
+            return
+        try:
+            for encoder in encoders:
+                encoder.to("cpu")
+            yield
+        finally:
+            for encoder in encoders:
+                encoder.to(self.device)
 
 
 class _Clock:

@@ -7,12 +7,13 @@ may name), `storage_copy` (a model directory on this node), `uris`, `retries`.
 """
 
 import fnmatch
+import io
 import os
 import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow.fs
 from fsspec.utils import glob_translate
@@ -29,7 +30,8 @@ from actors.storage_errors import (
     TooLarge,
     UriForbidden,
 )
-from actors.storage_guard import check_location, checked_addresses
+from actors.storage_file import ObjectFile
+from actors.storage_guard import check_location
 from actors.storage_http import HttpSource
 from actors.storage_local import LocalStore
 from actors.storage_s3 import S3Store
@@ -53,7 +55,6 @@ __all__ = [
     "scheme_of",
 ]
 _GLOB_CHARACTERS = re.compile(r"[*?\[]")
-_LOOK_UP_TIMEOUT_S = 5.0
 Uris = list[str]  # `Storage.list` hides the name inside the class
 
 
@@ -62,8 +63,8 @@ class Storage:
 
     Args:
         limits: time, retries and sizes of reads; which inputs are allowed.
-        patience_s: how long a transient error is retried beyond `limits.fetch_retries`: the outage that a run
-            survives.
+        patience_s: how long a transient error of the object store is retried beyond `limits.fetch_retries`:
+            the outage that a run survives.
 
     Every method raises a `StorageError`: ObjectNotFound, AccessDenied, UriForbidden (also for a scheme that the
     method cannot use), TooLarge, StorageTimeout or StorageUnavailable.
@@ -72,16 +73,15 @@ class Storage:
     def __init__(self, limits: FetchLimits | None = None, patience_s: float = 0.0):
         limits = limits or FetchLimits()
         self._limits = limits
-        retry = RetryPolicy(limits.fetch_retries, patience_s)
         self._local = LocalStore()
-        self._s3 = S3Store(limits, retry)
-        self._http = HttpSource(limits, retry)
+        self._s3 = S3Store(limits, RetryPolicy(limits.fetch_retries, patience_s))
+        self._http = HttpSource(limits)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_limits": self._limits, "_s3": self._s3, "_http": self._http}
+        return {"_limits": self._limits, "_s3": self._s3}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _local=LocalStore())
+        self.__dict__.update(state, _local=LocalStore(), _http=HttpSource(state["_limits"]))
 
     def check_input(self, location: str) -> None:
         """Refuses what a manifest row may not read (see `FetchLimits.input_schemes` and `input_roots`).
@@ -94,7 +94,7 @@ class Storage:
         """
         check_location(location, self._limits)
         if scheme_of(location) in {"http", "https"}:
-            checked_addresses(location, self._limits, _LOOK_UP_TIMEOUT_S)
+            self._http.check(location)
 
     def stat(self, uri: str, max_bytes: int | None = None) -> ObjectStat:
         """Size and version of an object.
@@ -125,9 +125,23 @@ class Storage:
     def read_bytes(self, uri: str, max_bytes: int | None = None) -> bytes:
         return self.fetch(uri, max_bytes)[0]
 
+    def open(self, uri: str) -> IO[bytes]:
+        """The object as a file to read here and there. Its reads raise as `fetch` does, or OSErrors of a disk."""
+        if is_local(uri):
+            return self._local.open(uri)
+        self._store(uri)
+        return io.BufferedReader(ObjectFile(self._s3.stat(uri), self._s3.read_range))
+
     def write_bytes(self, uri: str, data: bytes) -> None:
         """Writes an object whole or not at all; what was there before stays until then."""
         self._store(uri).write_bytes(uri, data)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Writes an object where there is none, and returns whether that was so.
+
+        A store that cannot do this in one step writes whatever was there: read back where two may try at once.
+        """
+        return self._store(uri).create(uri, data)
 
     def upload(self, local_path: str | os.PathLike[str], uri: str) -> None:
         """Writes a file's content as an object, whole or not at all, and verifies what the store holds."""

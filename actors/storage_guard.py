@@ -7,6 +7,7 @@ mean to offer. http hosts must be public, unless a root in the config names the 
 import ipaddress
 import os
 import posixpath
+import re
 import socket
 import threading
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -17,6 +18,8 @@ from schemas.run import FetchLimits
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Programs that read URLs disagree on what these mean, and one of them decides where the request goes.
+_AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\]|^[^/]*//[^/?#]* ")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -35,16 +38,15 @@ def check_location(uri: str, limits: FetchLimits) -> None:
     try:
         if scheme == "s3":
             split_s3(uri)
-            path = uri
+            climbs = _climbs(uri)
         elif scheme == "file":
             local_path(uri)
-            path = ""  # links and ".." are resolved before the roots are compared
+            climbs = False  # links and ".." are resolved before the roots are compared
         else:
-            split_http(uri)
-            path = unquote(uri)
+            climbs = _climbs_when_decoded(split_http(uri).path)
     except ValueError as error:
         raise UriForbidden(str(error), uri) from None
-    if ".." in path.replace("\\", "/").split("/"):
+    if climbs:
         raise UriForbidden(f"{uri}: '..' is not allowed in an input URI", uri)
     if limits.input_roots and not any(_below(uri, root) for root in limits.input_roots):
         raise UriForbidden(
@@ -58,15 +60,37 @@ def split_http(uri: str) -> SplitResult:
     Raises:
         ValueError: no host, or a port that is none.
     """
-    parts = urlsplit(uri)
     try:
+        parts = urlsplit(uri)
         if parts.scheme.lower() not in _DEFAULT_PORTS or not parts.hostname or parts.port == 0:
+            raise ValueError
+        if _AMBIGUOUS.search(uri):
             raise ValueError
     except ValueError:
         raise ValueError(
             f"{redact(uri)}: an http URI must have the form http(s)://host[:port]/path"
         ) from None
     return parts
+
+
+def port_of(parts: SplitResult) -> int:
+    """The port that an http(s) URI leads to."""
+    return parts.port or _DEFAULT_PORTS[parts.scheme.lower()]
+
+
+def _climbs(path: str) -> bool:
+    """Whether a segment is "..", also with the parameters that some servers cut off ("..;x")."""
+    return any(segment.partition(";")[0] == ".." for segment in path.replace("\\", "/").split("/"))
+
+
+def _climbs_when_decoded(path: str) -> bool:
+    """The same after any number of decodings: a proxy and a server behind it may each do one."""
+    while not _climbs(path):
+        decoded = unquote(path)
+        if decoded == path:
+            return False
+        path = decoded
+    return True
 
 
 def checked_addresses(uri: str, limits: FetchLimits, timeout_s: float) -> list[str]:
@@ -81,7 +105,7 @@ def checked_addresses(uri: str, limits: FetchLimits, timeout_s: float) -> list[s
     """
     parts = split_http(uri)
     assert parts.hostname is not None
-    found = _look_up(uri, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme.lower()], timeout_s)
+    found = _look_up(uri, parts.hostname, port_of(parts), timeout_s)
     named = any(_names_host(uri, root) for root in limits.input_roots)
     for address in found:
         if not named and not _is_public(ipaddress.ip_address(address.partition("%")[0])):
@@ -123,6 +147,8 @@ def _is_public(address: Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return _is_public(inner)
+        if address.is_site_local:
+            return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
@@ -138,7 +164,14 @@ def _below(uri: str, root: str) -> bool:
     wanted, given = urlsplit(root), urlsplit(uri)
     if wanted.hostname and _origin(wanted) != _origin(given):
         return False
-    return _is_prefix(posixpath.normpath(unquote(wanted.path) or "/"), unquote(given.path) or "/")
+    return _is_prefix(
+        _decoded_segments(posixpath.normpath(wanted.path or "/")), _decoded_segments(given.path)
+    )
+
+
+def _decoded_segments(path: str) -> str:
+    """The path decoded, but for slashes: "a%2Fb" is one segment."""
+    return "/".join(unquote(segment).replace("/", "%2F") for segment in path.split("/")) or "/"
 
 
 def _is_prefix(root: str, path: str) -> bool:
@@ -152,4 +185,4 @@ def _names_host(uri: str, root: str) -> bool:
 
 def _origin(parts: SplitResult) -> tuple[str, str, int]:
     scheme = parts.scheme.lower()
-    return scheme, (parts.hostname or "").rstrip(".").lower(), parts.port or _DEFAULT_PORTS[scheme]
+    return scheme, (parts.hostname or "").rstrip(".").lower(), port_of(parts)

@@ -13,6 +13,7 @@ import httpcore
 import httpx
 
 from actors.retries import RetryPolicy, TransientError
+from actors.silent_hosts import SilentHosts
 from actors.storage_errors import (
     AccessDenied,
     ObjectNotFound,
@@ -20,12 +21,15 @@ from actors.storage_errors import (
     StorageError,
     StorageTimeout,
     StorageUnavailable,
+    UriForbidden,
     check_size,
 )
-from actors.storage_guard import check_location, checked_addresses
+from actors.storage_guard import check_location, checked_addresses, port_of, split_http
+from actors.uris import scheme_of
 from schemas.run import FetchLimits
 
 _MAX_REDIRECTS = 3
+_MAX_LOCATION_CHARS = 4096
 _REDIRECTS = {301, 302, 303, 307, 308}
 _TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 _CONNECT_TIMEOUT_S = 5.0
@@ -38,22 +42,35 @@ _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "stylecrafter-batch"}
 class HttpSource:
     """Reads http(s) objects with GET alone (HEAD is refused or answered differently by too many servers)."""
 
-    def __init__(self, limits: FetchLimits, retry: RetryPolicy):
+    def __init__(self, limits: FetchLimits):
         self._limits = limits
-        self._retry = retry
+        # A strange web server that is down is its rows' failure, and not worth more patience than this.
+        self._retry = RetryPolicy(limits.fetch_retries)
+        self._silent = SilentHosts()
+
+    def check(self, uri: str) -> None:
+        """Whether the URI's host may be connected to, as far as can be told before.
+
+        Raises:
+            UriForbidden, StorageUnavailable: see `checked_addresses`.
+        """
+        with self._silent.asking(uri):
+            checked_addresses(uri, self._limits, min(_CONNECT_TIMEOUT_S, self._limits.fetch_timeout_s))
 
     def stat(self, uri: str, max_bytes: int | None = None) -> ObjectStat:
         """Headers only, where they tell a version and the size; else the object is read once."""
-        told = self._retry.run(lambda limit_s: self._headers(uri, limit_s), self._limits.fetch_timeout_s)
+        with self._silent.asking(uri):
+            told = self._retry.run(lambda limit_s: self._headers(uri, limit_s), self._limits.fetch_timeout_s)
         if told is None:
             return self.fetch(uri, max_bytes)[1]
         check_size(uri, told.size_bytes, max_bytes)
         return told
 
     def fetch(self, uri: str, max_bytes: int | None) -> tuple[bytes, ObjectStat]:
-        return self._retry.run(
-            lambda limit_s: self._fetch(uri, max_bytes, limit_s), self._limits.fetch_timeout_s
-        )
+        with self._silent.asking(uri):
+            return self._retry.run(
+                lambda limit_s: self._fetch(uri, max_bytes, limit_s), self._limits.fetch_timeout_s
+            )
 
     def _headers(self, uri: str, limit_s: float) -> ObjectStat | None:
         with self._get(uri, limit_s) as response:
@@ -80,17 +97,28 @@ class HttpSource:
         with _errors_of(uri, limit_s):
             for _ in range(_MAX_REDIRECTS + 1):
                 check_location(location, self._limits)
-                addresses = checked_addresses(location, self._limits, min(_CONNECT_TIMEOUT_S, limit_s))
+                look_up_s = _left_s(_CONNECT_TIMEOUT_S, deadline)
+                addresses = checked_addresses(location, self._limits, look_up_s)
+                backend = _PinnedBackend(addresses, port_of(split_http(location)), deadline)
                 with (
-                    _client(addresses, deadline) as client,
+                    _client(backend) as client,
                     client.stream("GET", location, headers=_HEADERS) as response,
                 ):
                     if response.status_code not in _REDIRECTS or "location" not in response.headers:
                         _raise_for_status(response.status_code, uri)
                         yield response
                         return
-                    location = urljoin(location, response.headers["location"])
+                    location = _redirected(uri, location, response.headers["location"])
             raise StorageUnavailable(f"{uri} is redirected more than {_MAX_REDIRECTS} times", uri)
+
+
+def _redirected(uri: str, location: str, target: str) -> str:
+    if len(target) > _MAX_LOCATION_CHARS:
+        raise UriForbidden(f"{uri} is redirected to an address of {len(target)} characters", uri)
+    following = urljoin(location, target)
+    if scheme_of(following) not in {"http", "https"}:
+        raise UriForbidden(f"{uri} is redirected to {following}, which is no http address", uri)
+    return following
 
 
 def _raise_for_status(status: int, uri: str) -> None:
@@ -124,7 +152,7 @@ def _errors_of(uri: str, limit_s: float) -> Iterator[None]:
         raise
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         raise TransientError(StorageUnavailable(f"{uri}: the server cannot be reached", uri)) from error
-    except httpx.TimeoutException as error:
+    except (httpx.TimeoutException, httpcore.TimeoutException) as error:
         message = f"{uri}: the server did not send all of it within the {limit_s:.0f} s allowed"
         raise TransientError(StorageTimeout(message, uri)) from error
     except httpx.TransportError as error:
@@ -139,23 +167,22 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _client(addresses: list[str], deadline: float) -> httpx.Client:
-    """A client that connects to these addresses whatever the host's name says, and to no proxy."""
+def _client(backend: "_PinnedBackend") -> httpx.Client:
+    """A client that connects where the backend does, whatever the URL says, and to no proxy."""
     transport = httpx.HTTPTransport(verify=_tls(), trust_env=False)
     # httpx offers no public way to choose the address; the host's name stays in TLS and in the Host header.
-    transport._pool = httpcore.ConnectionPool(
-        ssl_context=_tls(), network_backend=_PinnedBackend(addresses, deadline)
-    )
+    transport._pool = httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend)
     timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
     return httpx.Client(transport=transport, timeout=timeout, trust_env=False, follow_redirects=False)
 
 
 class _PinnedBackend(httpcore.SyncBackend):
-    """Connects to given addresses only, and lets nothing last beyond the deadline."""
+    """Connects to given addresses and port only, and lets nothing last beyond the deadline."""
 
-    def __init__(self, addresses: list[str], deadline: float):
+    def __init__(self, addresses: list[str], port: int, deadline: float):
         super().__init__()
         self._addresses = addresses
+        self._port = port
         self._deadline = deadline
 
     def connect_tcp(
@@ -170,7 +197,7 @@ class _PinnedBackend(httpcore.SyncBackend):
         for address in self._addresses:
             try:
                 left_s = _left_s(timeout, self._deadline)
-                stream = super().connect_tcp(address, port, left_s, local_address, socket_options)
+                stream = super().connect_tcp(address, self._port, left_s, local_address, socket_options)
                 return _DeadlineStream(stream, self._deadline)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 last = error

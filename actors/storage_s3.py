@@ -6,6 +6,7 @@ Endpoint, region and credentials come from the usual environment variables or pr
 import asyncio
 import base64
 import hashlib
+import math
 import mimetypes
 import os
 import re
@@ -28,6 +29,7 @@ _CONNECT_TIMEOUT_S = 3.0  # five tries of it and their pauses stay below 20 s
 _READ_TIMEOUT_S = 20.0
 _SLOWEST_BYTES_PER_S = 2**20  # a transfer may take this much longer per byte than a small request
 _CHUNK_BYTES = 2**20
+_CLIENT_PAUSE_S = 10.0  # what the client's own retries wait on average, once they wait long
 _MAX_CONNECTIONS = 32
 _PAGE_KEYS = 1000  # the most that S3 lists at once
 _SINGLE_PUT_BYTES = 128 * 2**20  # above, an upload goes in parts
@@ -58,7 +60,8 @@ class S3Store:
             return self._filesystems[key]
 
     def _new_filesystem(self, own_retries: bool) -> s3fs.S3FileSystem:
-        attempts = self._limits.fetch_retries + 1 if own_retries else 1
+        waits = self._limits.fetch_retries + math.ceil(self._retry.patience_s / _CLIENT_PAUSE_S)
+        attempts = waits + 1 if own_retries else 1
         return s3fs.S3FileSystem(
             use_listings_cache=False,
             skip_instance_cache=True,
@@ -111,6 +114,20 @@ class S3Store:
 
         self._run(stat.uri, get, size_bytes=stat.size_bytes)
 
+    def read_range(self, stat: ObjectStat, start: int, size: int) -> bytes:
+        """A part of an object; one that is no longer the object of `stat` is an error."""
+        bucket, key = _object(stat.uri)
+
+        async def get(client: Any) -> bytes:
+            data = bytearray()
+            span = f"bytes={start}-{start + size - 1}"
+            found = await _receive(client, stat.uri, bucket, key, size, data.extend, Range=span)
+            if _version(found) != stat.version or len(data) != size:
+                raise StorageUnavailable(f"{stat.uri} changed while it was read", stat.uri)
+            return bytes(data)
+
+        return self._run(stat.uri, get, size_bytes=size)
+
     def write_bytes(self, uri: str, data: bytes) -> None:
         bucket, key = _object(uri)
         md5 = hashlib.md5(data, usedforsecurity=False)
@@ -126,6 +143,20 @@ class S3Store:
             await _verify(client, uri, answer, md5.hexdigest(), len(data))
 
         self._run(uri, put, writing=True, size_bytes=len(data))
+
+    def create(self, uri: str, data: bytes) -> bool:
+        bucket, key = _object(uri)
+
+        async def put(client: Any) -> bool:
+            try:
+                await client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] in {409, 412}:
+                    return False
+                raise
+            return True
+
+        return self._run(uri, put, writing=True, size_bytes=len(data))
 
     def upload(self, source: Path, uri: str) -> None:
         size = source.stat().st_size
@@ -200,9 +231,10 @@ async def _receive(
     key: str,
     max_bytes: int | None,
     write: Callable[[bytes], object],
+    **options: str,
 ) -> dict[str, Any]:
     """Streams an object to `write` and returns the response's headers."""
-    found = await client.get_object(Bucket=bucket, Key=key)
+    found = await client.get_object(Bucket=bucket, Key=key, **options)
     expected, received = found["ContentLength"], 0
     async with found["Body"] as body:
         try:

@@ -14,11 +14,15 @@ _SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_K
 _SHORTEST_SECRET = 4  # a one-letter "secret" would blank out half of every message
 # An S3 secret may hold "/", and an S3 URI has no port, so everything up to the "@" is credentials. In other
 # URIs "host:8000/a@2x.png" is no secret, unless what follows the colon is not a port.
-_S3_USERINFO = re.compile(r"(s3a?://)[^\s/@:]*:[^\s@]*@|(s3a?://)[^\s/@]*@", re.IGNORECASE)
-_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/@]*@|[^\s/@:]*:(?!\d+(?:/|$))[^\s@?#]*@)")
+# Every part has a longest length, so that a megabyte of hostile text costs seconds and not hours.
+_S3_USERINFO = re.compile(r"(s3a?://)(?:[^\s/@:]{0,512}:[^\s@]{0,512}|[^\s/@]{0,512})@", re.IGNORECASE)
+_USERINFO = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]{0,15}://)"
+    r"(?:[^\s/@]{0,512}@|[^\s/@:]{0,512}:(?!\d{1,5}(?:/|$))[^\s@?#]{0,512}@)"
+)
 _QUERY_SECRETS = re.compile(
-    r"([?&;](?:amp;)?[^=&?;#\s]*(?:signature|credential|security-token|token|awsaccesskeyid|secret|password|passwd"
-    r"|api[-_]?key|access[-_]?key|key-pair-id|policy|auth|\bsig|\bkey)[^=&?;#\s]*=)[^&;#\s\"'<>]*[^&;#\s\"'<>:,.)]",
+    r"([?&;](?:amp;)?[^=&?;#\s]{0,64}(?:signature|credential|security-token|token|awsaccesskeyid|secret|password|passwd"
+    r"|api[-_]?key|access[-_]?key|key-pair-id|policy|auth|\bsig|\bkey)[^=&?;#\s]{0,64}=)[^&;#\s\"'<>]*[^&;#\s\"'<>:,.)]",
     re.IGNORECASE,
 )
 
@@ -112,6 +116,6 @@ def redact(text: str) -> str:
         secret = os.environ.get(name, "")
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, _HIDDEN).replace(quote(secret, safe=""), _HIDDEN)
-    text = _S3_USERINFO.sub(lambda found: f"{found.group(1) or found.group(2)}{_HIDDEN}@", text)
+    text = _S3_USERINFO.sub(rf"\1{_HIDDEN}@", text)
     text = _USERINFO.sub(rf"\1{_HIDDEN}@", text)
     return _QUERY_SECRETS.sub(rf"\1{_HIDDEN}", text)

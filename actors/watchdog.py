@@ -1,7 +1,12 @@
-"""A time limit on a child process that answers through pipes: a blocked read ends when the process does."""
+"""Time limits on what cannot be interrupted: a child process that answers through pipes, and this process itself."""
 
+import faulthandler
+import math
 import subprocess
 import threading
+from collections.abc import Callable
+
+_GRACE_S = 120.0
 
 
 class Watchdog:
@@ -30,3 +35,29 @@ class Watchdog:
     def _fire(self) -> None:
         self._fired.set()
         self._process.kill()
+
+
+class Deadline:
+    """`with Deadline(timeout_s, end): ...` calls `end`, in a thread of its own, when the block takes longer.
+
+    `end` is to end the process. Where it cannot, since native code holds the interpreter, the process is ended
+    without it after a while. One at a time in a process; an infinite `timeout_s` is none.
+    """
+
+    def __init__(self, timeout_s: float, end: Callable[[], None]):
+        self._timeout_s = timeout_s
+        self._end = end
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> None:
+        if math.isinf(self._timeout_s):
+            return
+        self._timer = threading.Timer(self._timeout_s, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+        faulthandler.dump_traceback_later(self._timeout_s + _GRACE_S, exit=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            faulthandler.cancel_dump_traceback_later()
+            self._timer.cancel()

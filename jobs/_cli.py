@@ -181,7 +181,9 @@ def _read_yaml(file: str) -> dict[str, Any]:
         raise UsageError(f"--config {file}: {os.strerror(error.errno or 0)}") from None
     except UnicodeDecodeError:
         raise UsageError(f"--config {file}: is not UTF-8 text") from None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise UsageError(f"--config {file}: is nested too deeply") from None
+    except Exception as error:  # noqa: BLE001 - PyYAML's constructors raise whatever a strange value runs into
         raise UsageError(f"--config {file}: is not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
         return {}

@@ -8,8 +8,8 @@ import sys
 
 from actors.storage import Storage
 from jobs._cli import load_config, run_job
+from pipeline.files import parquet_bytes
 from pipeline.manifest_build import build_manifest
-from pipeline.snapshot import parquet_bytes
 from schemas.run import ExitCode, ManifestRun
 
 

@@ -18,7 +18,7 @@ def main() -> int:
     console = Console()
     prepared = prepare(run)
     print_plan(prepared.description, console)
-    if prepared.units:
+    if prepared.unit_count:
         console.print("starting the render actors; each loads the model first", highlight=False)
     summary = render(prepared)
     print_summary(summary, run.output, console)

@@ -8,9 +8,15 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
+from pipeline.interrupt import Interrupt
+from schemas.run import InfrastructureError
+
+_VITAL = ("raylet", "gcs_server")
+_WATCH_EVERY_S = 0.5
 _OBJECT_STORE_BYTES = 256 * 2**20  # units and records only: frames never enter the object store
 
 
@@ -26,11 +32,47 @@ def ray_session() -> Iterator[None]:
         yield
         return
     with _own_sigterm():
-        _start_ray()
+        try:
+            _start_ray()
+        except Exception as error:  # of no one type; on a busy machine it gives up after 30 s
+            raise InfrastructureError(f"Ray does not start: {error}") from error
     try:
-        yield
+        with _ended_with_ray():
+            yield
     finally:
         ray.shutdown()
+
+
+def session_name() -> str:
+    """Which start of Ray this is; empty outside Ray."""
+    return ray.get_runtime_context().get_session_name() if ray.is_initialized() else ""
+
+
+def living_nodes() -> set[str]:
+    """The ids of the cluster's nodes that are alive."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+@contextmanager
+def _ended_with_ray() -> Iterator[None]:
+    """Raises as soon as this machine's Ray dies: Ray itself waits, then ends our process with an exit code of its own."""
+    node: Any = ray._private.worker._global_node
+    block_ended = threading.Event()
+
+    def watch(interrupt: Interrupt) -> None:
+        while not block_ended.wait(_WATCH_EVERY_S):
+            if dead := [kind for kind, _ in node.dead_processes() if kind in _VITAL]:
+                why = f"Ray's {dead[0]} has died; what is finished is kept, and the same command continues"
+                interrupt.end(InfrastructureError(why))
+                return
+
+    with Interrupt() as interrupt:
+        if node is not None and not is_remote():
+            threading.Thread(target=watch, args=[interrupt], name="ray-watch", daemon=True).start()
+        try:
+            yield
+        finally:
+            block_ended.set()
 
 
 def _start_ray() -> None:

@@ -27,6 +27,7 @@ class Resources:
     cpus: float
     gpus: float
     nodes: int
+    each_node: tuple[tuple[float, float], ...] = ()  # (CPUs, GPUs) of each; an actor must fit on one
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ def resources() -> Resources:
         return Resources(cpus=local_cpus(), gpus=torch.cuda.device_count(), nodes=1)
     with ray_session():
         total = ray.cluster_resources()
-        alive = sum(node["Alive"] for node in ray.nodes())
-    return Resources(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0), nodes=alive)
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    each_node = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
+    return Resources(total.get("CPU", 0), total.get("GPU", 0), len(alive), each_node)
 
 
 def choose_compute(run: RenderRun, available: Resources) -> Compute:
@@ -73,6 +75,7 @@ def choose_compute(run: RenderRun, available: Resources) -> Compute:
     )
     _check_fit("CPU", actors, cpus_per_actor, _HEADROOM_CPUS, available.cpus)
     _check_fit("GPU", actors, gpus_per_actor, 0.0, available.gpus)
+    _check_nodes(actors, cpus_per_actor, gpus_per_actor, available.each_node)
     dtype = run.dtype
     if dtype == "auto":
         dtype = "bfloat16" if gpus_per_actor else "float32"
@@ -92,6 +95,23 @@ def _check_fit(kind: str, actors: int, each: float, headroom: float, available: 
         raise UsageError(
             f"actors = {actors}: with {each:g} {kind}s each and {headroom:g} for reading they need {needed:g} {kind}s, "
             f"but there are {available:g}; {fewer}a smaller --{kind.lower()}s-per-actor"
+        )
+
+
+def _check_nodes(actors: int, cpus: float, gpus: float, each_node: tuple[tuple[float, float], ...]) -> None:
+    """Refuses actors that would wait for ever for a node that is large enough."""
+    if not each_node:
+        return
+    fitting = sum(
+        int(min(node_cpus / cpus, node_gpus / gpus if gpus else actors)) for node_cpus, node_gpus in each_node
+    )
+    if fitting < actors:
+        shapes = ", ".join(
+            f"{node_cpus:g} CPUs and {node_gpus:g} GPUs" for node_cpus, node_gpus in sorted(set(each_node))
+        )
+        raise UsageError(
+            f"actors = {actors}: with {cpus:g} CPUs and {gpus:g} GPUs each, {fitting} fit on the nodes there are "
+            f"({shapes}); use fewer --actors or a smaller --cpus-per-actor"
         )
 
 

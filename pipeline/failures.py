@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from schemas.manifest import ManifestError
@@ -16,13 +17,17 @@ def as_run_failure(who: str = "the render actors") -> Iterator[None]:
     """Raises what Ray Data reports as the error of ours behind it, or an InfrastructureError with Ray's words."""
     try:
         yield
-    except RayError as error:
-        for cause in _chain(error):
-            named = next((kind for kind in _NAMED if isinstance(cause, kind)), None)
-            if named is not None and not isinstance(cause, RayError):
-                # Ray Data appends advice of its own to the message.
-                raise named(str(cause).splitlines()[0]) from error
-        raise InfrastructureError(f"{who} failed: {_last_line(error)}") from error
+    except (RayError, ExecutionTimeoutError) as error:
+        raise named_cause(error) or InfrastructureError(f"{who} failed: {_last_line(error)}") from error
+
+
+def named_cause(error: BaseException) -> Exception | None:
+    """The error of ours that Ray wrapped, without what Ray adds to its message; None if there is none."""
+    for cause in _chain(error):
+        named = next((kind for kind in _NAMED if isinstance(cause, kind)), None)
+        if named is not None and not isinstance(cause, RayError):
+            return named(str(cause).splitlines()[0])
+    return None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -1,37 +1,25 @@
-"""What an output already holds, as the plan needs to know it."""
+"""Which committed failures are final, and which are tried again by the next run."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Set
 
-from actors.commits import CommitStore
-from schemas.record import ErrorClass, Status
+from schemas.record import ErrorClass
+
+# (status, error class, run id) of a committed record -> whether its row is done again.
+Redo = Callable[[str, str | None, str], bool]
 
 # Failures that say nothing of the row: a slow network, a host that is down.
 _PASSING = {ErrorClass.ASSET_TIMEOUT, ErrorClass.ASSET_UNAVAILABLE}
 
 
-@dataclass
-class CommitIndex:
-    """The commits of an output by record and by video."""
-
-    key_of_record: dict[str, str | None] = field(default_factory=dict)
-    status_of_record: dict[str, str] = field(default_factory=dict)
-    record_of_video: dict[str, str] = field(
-        default_factory=dict
-    )  # row_key -> a record whose video is finished
-
-    def is_done(self, record_id: str, row_key: str | None) -> bool:
-        """Whether this very video (or this very failure to plan one) is committed for the record."""
-        return record_id in self.key_of_record and self.key_of_record[record_id] == row_key
+def is_passing(status: str, error_class: str | None, run_id: str) -> bool:
+    """Whether the row of this committed record is tried again."""
+    return error_class in _PASSING
 
 
-def read_commit_index(commits: CommitStore) -> CommitIndex:
-    """The index of everything committed so far."""
-    index = CommitIndex()
-    for record in commits.all():
-        if record["error_class"] in _PASSING:
-            continue  # its row is tried again
-        index.key_of_record[record["record_id"]] = record["row_key"]
-        index.status_of_record[record["record_id"]] = record["status"]
-        if record["status"] == Status.OK:
-            index.record_of_video[record["row_key"]] = record["record_id"]
-    return index
+def redo_after(circuits: Set[tuple[str, str]]) -> Redo:
+    """As `is_passing`, and what failed in the way that made the circuit breaker stop its run (see `open_circuits`)."""
+
+    def redo(status: str, error_class: str | None, run_id: str) -> bool:
+        return is_passing(status, error_class, run_id) or (run_id, error_class) in circuits
+
+    return redo

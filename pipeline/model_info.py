@@ -1,7 +1,7 @@
 """What a run must know of its model before any worker loads it: read from the directory's small JSON files."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from actors.storage import ObjectNotFound, Storage, join
@@ -22,6 +22,10 @@ class ModelInfo:
     defaults: dict[str, Any]  # its own values for the render settings
     pixel_multiple: int  # heights and widths are multiples of this
     unet_channels: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts as they are kept with a run."""
+        return asdict(self)
 
 
 def read_model_info(storage: Storage, uri: str) -> ModelInfo:

@@ -1,23 +1,27 @@
-"""The plan of a run: every manifest row accounted for before anything is rendered."""
+"""The plan of a run: every manifest row accounted for before anything is rendered.
 
-import math
+What grows with the manifest lies in tables on disk (`Scratch`); a plan in memory is counts.
+"""
+
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
+from actors.commits import record_from_json, record_json
 from actors.records import Record
-from actors.storage import Storage, join
+from pipeline.asked import AskedRecords
 from pipeline.compute import Compute
 from pipeline.estimate import video_seconds
-from pipeline.ledger import CommitIndex
+from pipeline.ledger import Redo, is_passing
 from pipeline.manifest_reader import ManifestReader
 from pipeline.row_planner import RowPlanner
-from pipeline.snapshot import parquet_bytes
-from schemas.planned import Bucket, PlannedRow, units_table
+from pipeline.scratch import Scratch, key_bytes
+from schemas.planned import Bucket, PlannedRow
 from schemas.record import ErrorClass, Status
 from schemas.run import RenderRun
+from schemas.settings import RenderSettings
 
 _OUT_OF_REACH = {
     ErrorClass.ASSET_NOT_FOUND,
@@ -26,55 +30,117 @@ _OUT_OF_REACH = {
     ErrorClass.ASSET_TIMEOUT,
 }
 _CHUNK_ROWS = 500
-_UNIT_S = 120.0  # a work unit is a few GPU-minutes: small enough to lose, large enough to schedule
-_UNITS_PER_ACTOR = 16  # so that actors finish together and progress shows
+_MAX_WARNINGS = 20
+_BUCKET_SETTINGS = ("mode", "num_frames", "height", "width", "num_inference_steps")
+_RENDER, _COPY, _FAILURE = "render", "copy", "failure"
+
+_TABLES = (
+    # What is to be done: rows to render and to copy as JSON of PlannedRow, failures as JSON of their record.
+    "CREATE TABLE pending (position INTEGER PRIMARY KEY, kind, bucket INTEGER, source BLOB, body BLOB)",
+    "CREATE INDEX pending_order ON pending (kind, bucket, position)",
+    "CREATE TABLE leaders (row_key PRIMARY KEY, record_id) WITHOUT ROWID",  # the record that renders a video
+)
+
+# (row_id, status, error class) of a committed record -> whether its row is done again; other rows are left as they are.
+Only = Callable[[str, str, str | None], bool]
+
+
+class Group(NamedTuple):
+    """Rows that may share a work unit; sorts in the order in which they are rendered."""
+
+    urgency: int  # the negative of the rows' priority
+    bucket: Bucket
 
 
 @dataclass
 class Plan:
     """What a run will do. Rows are counted per record, that is per row and sample."""
 
+    scratch: Scratch
+    asked: AskedRecords
     manifest_rows: int
     warnings: list[str]
-    to_render: list[PlannedRow] = field(default_factory=list)
-    # Rows whose video is another record's too: (row, record to copy from), finished before or made by this run.
-    to_copy_now: list[tuple[PlannedRow, str]] = field(default_factory=list)
-    to_copy_after: list[tuple[PlannedRow, str]] = field(default_factory=list)
-    new_failures: list[Record] = field(default_factory=list)  # rows that cannot be planned, not yet committed
-    record_ids: list[str] = field(default_factory=list)  # every record of the manifest, in its order
     already_done: Counter[str] = field(default_factory=Counter)  # status -> records
+    new_failures: Counter[str] = field(
+        default_factory=Counter
+    )  # of rows that cannot be planned, not yet committed
+    to_copy: int = 0  # rows whose video is another record's too, finished before or made by this run
+    to_render: Counter[Group] = field(default_factory=Counter)
     estimated_s: dict[Bucket, float] = field(default_factory=dict)  # one actor, one video
+    hidden_warnings: int = 0
+    group_numbers: dict[Group, int] = field(default_factory=dict)  # as `pending` has them
 
     @property
     def records(self) -> int:
-        return len(self.record_ids)
+        return self.asked.count
 
     @property
     def buckets(self) -> Counter[Bucket]:
-        return Counter(row.bucket for row in self.to_render)
+        videos: Counter[Bucket] = Counter()
+        for group, count in self.to_render.items():
+            videos[group.bucket] += count
+        return videos
 
     @property
     def estimated_actor_s(self) -> float:
         return sum(count * self.estimated_s[bucket] for bucket, count in self.buckets.items())
 
+    def failures(self) -> Iterator[Record]:
+        """The records of rows that cannot be planned and are not committed yet."""
+        return (record_from_json(body) for body, _ in self._pending(_FAILURE))
+
+    def copies(self, *, of_finished: bool) -> Iterator[tuple[PlannedRow, str]]:
+        """Rows whose video another record has, with that record's id.
+
+        Args:
+            of_finished: those whose video was finished before this run, else those whose video this run makes.
+        """
+        for body, source in self._pending(_COPY, bucket=int(of_finished)):
+            yield PlannedRow.model_validate_json(body), source.hex()
+
+    def rows_to_render(self, group: Group) -> Iterator[PlannedRow]:
+        """The rows of one bucket, in the manifest's order."""
+        rows = self._pending(_RENDER, bucket=self.group_numbers[group])
+        return (PlannedRow.model_validate_json(body) for body, _ in rows)
+
+    def warn(self, sentence: str) -> None:
+        """Adds a warning; of many, the first few are kept and the others counted."""
+        if len(self.warnings) < _MAX_WARNINGS:
+            self.warnings.append(sentence)
+        else:
+            self.hidden_warnings += 1
+
+    def _pending(self, kind: str, bucket: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        return self.scratch.rows(
+            "SELECT body, source FROM pending WHERE kind = ? AND bucket = ? ORDER BY position", (kind, bucket)
+        )
+
 
 def make_plan(
-    reader: ManifestReader, planner: RowPlanner, index: CommitIndex, compute: Compute, unet_channels: int
+    reader: ManifestReader,
+    planner: RowPlanner,
+    scratch: Scratch,
+    compute: Compute,
+    unet_channels: int,
+    redo: Redo = is_passing,
+    only: Only | None = None,
 ) -> Plan:
-    """Plans every row of the manifest against what is committed."""
-    plan = Plan(manifest_rows=reader.num_rows, warnings=list(reader.warnings))
-    leaders: dict[str, str] = {}  # row_key -> the record that will render it
-    for planned in _planned(reader, planner):
-        if isinstance(planned, dict):
-            _file_failure(plan, index, planned)
-        else:
-            _file_video(plan, index, planned, leaders)
-    for row in plan.to_render:
-        plan.estimated_s.setdefault(
-            row.bucket,
-            video_seconds(
-                row.settings, unet_channels, on_gpu=compute.gpus_per_actor > 0, cores=compute.cpus_per_actor
-            ),
+    """Plans every row of the manifest against what is committed (the table `held`, see `CommitIndex`).
+
+    Args:
+        redo: which committed failures are done again.
+        only: instead of `redo`: nothing but these committed records is done again.
+    """
+    for table in _TABLES:
+        scratch.execute(table)
+    plan = Plan(scratch, AskedRecords(scratch), reader.num_rows, list(reader.warnings))
+    planned = _planned(reader, planner)
+    while chunk := list(islice(planned, _CHUNK_ROWS)):
+        _Chunk(plan, redo, only).file(chunk)
+    for bucket in plan.buckets:
+        settings = RenderSettings.model_validate(dict(zip(_BUCKET_SETTINGS, bucket, strict=True)))
+        plan.estimated_s[bucket] = video_seconds(
+            settings, unet_channels, on_gpu=compute.gpus_per_actor > 0, cores=compute.cpus_per_actor
         )
     return plan
 
@@ -85,58 +151,96 @@ def _planned(reader: ManifestReader, planner: RowPlanner) -> Iterator[PlannedRow
         yield from planner.plan(chunk)
 
 
-def _file_failure(plan: Plan, index: CommitIndex, record: Record) -> None:
-    plan.record_ids.append(record["record_id"])
-    status = index.status_of_record.get(record["record_id"])
-    if record["error_class"] in _OUT_OF_REACH and status == Status.OK:
-        # A finished video outlives its picture: what cannot be looked at now is no reason to lose a record.
-        plan.already_done[status] += 1
-        plan.warnings.append(f"row {record['row_id']!r} is finished, but {record['error']}")
-    elif index.is_done(record["record_id"], record["row_key"]):
-        plan.already_done[index.status_of_record[record["record_id"]]] += 1
-    else:
-        plan.new_failures.append(record)
+class _Commit(NamedTuple):
+    row_key: bytes | None
+    status: str
+    error_class: str | None
+    run_id: str
 
 
-def _file_video(plan: Plan, index: CommitIndex, row: PlannedRow, leaders: dict[str, str]) -> None:
-    plan.record_ids.append(row.record_id)
-    if index.is_done(row.record_id, row.row_key):
-        plan.already_done[index.status_of_record[row.record_id]] += 1
-    elif row.row_key in index.record_of_video:
-        plan.to_copy_now.append((row, index.record_of_video[row.row_key]))
-    elif row.row_key in leaders:
-        plan.to_copy_after.append((row, leaders[row.row_key]))
-    else:
-        leaders[row.row_key] = row.record_id
-        plan.to_render.append(row)
+class _Chunk:
+    """Some rows on their way into the tables, which are asked and written once for all of them."""
+
+    def __init__(self, plan: Plan, redo: Redo, only: Only | None):
+        self._plan = plan
+        self._redo = redo
+        self._only = only
+        self._asked: list[tuple[bytes, bytes | None, None, None]] = []
+        self._pending: list[tuple[int, str, int, bytes | None, bytes]] = []
+
+    def file(self, planned: list[PlannedRow | Record]) -> None:
+        ids = [bytes.fromhex(row["record_id"] if isinstance(row, dict) else row.record_id) for row in planned]
+        held = self._held(ids)
+        for record_id, row in zip(ids, planned, strict=True):
+            key = key_bytes(row["row_key"] if isinstance(row, dict) else row.row_key)
+            commit = held.get(record_id)
+            if self._only and not (commit and self._is_chosen(row, commit)):
+                self._leave(record_id, key, commit)
+            elif commit and isinstance(row, dict) and _outlives_picture(commit, row):
+                self._plan.warn(f"row {row['row_id']!r} is finished, but {row['error']}")
+                self._done(record_id, commit)
+            elif commit and commit.row_key == key and not self._only and not self._redo(*commit[1:]):
+                self._done(record_id, commit)
+            elif isinstance(row, dict):
+                self._fail(record_id, key, row)
+            else:
+                self._make(record_id, bytes.fromhex(row.row_key), row)
+        self._plan.asked.add(self._asked)
+        self._plan.scratch.each("INSERT INTO pending VALUES (?, ?, ?, ?, ?)", self._pending)
+
+    def _held(self, ids: list[bytes]) -> dict[bytes, _Commit]:
+        held = self._plan.scratch.rows(
+            "SELECT record_id, row_key, status, error_class, run_id FROM held "
+            f"WHERE record_id IN ({', '.join('?' * len(ids))})",
+            ids,
+        )
+        return {record_id: _Commit(*brief) for record_id, *brief in held}
+
+    def _is_chosen(self, row: PlannedRow | Record, commit: _Commit) -> bool:
+        assert self._only is not None
+        row_id = row["row_id"] if isinstance(row, dict) else row.row_id
+        return self._only(row_id, commit.status, commit.error_class)
+
+    def _leave(self, record_id: bytes, key: bytes | None, commit: _Commit | None) -> None:
+        if commit:
+            self._done(record_id, commit)
+        else:
+            self._asked.append((record_id, key, None, None))
+
+    def _done(self, record_id: bytes, commit: _Commit) -> None:
+        self._asked.append((record_id, commit.row_key, None, None))
+        self._plan.already_done[commit.status] += 1
+
+    def _fail(self, record_id: bytes, key: bytes | None, record: Record) -> None:
+        self._plan.new_failures[record["status"]] += 1
+        self._later(record_id, key, _FAILURE, 0, None, record_json(record))
+
+    def _make(self, record_id: bytes, key: bytes, row: PlannedRow) -> None:
+        plan, scratch = self._plan, self._plan.scratch
+        finished = scratch.one("SELECT record_id FROM held WHERE row_key = ? AND status = 'ok'", (key,))
+        leader = finished or scratch.one("SELECT record_id FROM leaders WHERE row_key = ?", (key,))
+        body = row.model_dump_json().encode()
+        if leader:
+            plan.to_copy += 1
+            self._later(record_id, key, _COPY, int(finished is not None), leader[0], body)
+            return
+        scratch.execute("INSERT INTO leaders VALUES (?, ?)", (key, record_id))
+        group = Group(-row.priority, row.bucket)
+        plan.to_render[group] += 1
+        number = plan.group_numbers.setdefault(group, len(plan.group_numbers))
+        self._later(record_id, key, _RENDER, number, None, body)
+
+    def _later(
+        self, record_id: bytes, key: bytes | None, kind: str, bucket: int, source: bytes | None, body: bytes
+    ) -> None:
+        position = self._plan.asked.count + len(self._asked)
+        self._asked.append((record_id, key, None, None))
+        self._pending.append((position, kind, bucket, source, body))
 
 
-def work_units(plan: Plan, run: RenderRun, compute: Compute) -> list[list[PlannedRow]]:
-    """The rows to render, cut into units of one bucket and priority each; higher priorities first."""
-    groups: dict[tuple[int, Bucket], list[PlannedRow]] = {}
-    for row in plan.to_render:
-        groups.setdefault((-row.priority, row.bucket), []).append(row)
-    units = []
-    for (_, bucket), rows in sorted(groups.items(), key=lambda item: item[0]):
-        size = _unit_size(run, compute, len(plan.to_render), plan.estimated_s[bucket])
-        units += [rows[start : start + size] for start in range(0, len(rows), size)]
-    return units
-
-
-def _unit_size(run: RenderRun, compute: Compute, total: int, estimated_s: float) -> int:
-    if run.unit_rows:
-        return run.unit_rows
-    by_time = _UNIT_S / estimated_s
-    by_balance = total / (compute.actors * _UNITS_PER_ACTOR)
-    batches = max(1, math.floor(min(by_time, by_balance) / run.batch_size))
-    return batches * run.batch_size
-
-
-def write_units(storage: Storage, directory: str, units: list[list[PlannedRow]]) -> str:
-    """Writes the work units as Parquet, one row per unit, and returns its URI."""
-    uri = join(directory, "units.parquet")
-    storage.write_bytes(uri, parquet_bytes(units_table(enumerate(units))))
-    return uri
+def _outlives_picture(commit: _Commit, record: Record) -> bool:
+    """A finished video is not lost because its picture cannot be looked at now."""
+    return commit.status == Status.OK and record["error_class"] in _OUT_OF_REACH
 
 
 def plan_summary(plan: Plan, run: RenderRun, compute: Compute, units: int) -> dict[str, Any]:
@@ -144,14 +248,15 @@ def plan_summary(plan: Plan, run: RenderRun, compute: Compute, units: int) -> di
     actor_s = plan.estimated_actor_s
     gpu_hours = actor_s * compute.gpus_per_actor / 3600
     price = run.price_per_gpu_hour
+    more = [f"and {plan.hidden_warnings} more such rows"] if plan.hidden_warnings else []
     return {
         "manifest": run.manifest,
         "manifest_rows": plan.manifest_rows,
         "records": plan.records,
-        "to_render": len(plan.to_render),
-        "to_copy": len(plan.to_copy_now) + len(plan.to_copy_after),
-        "new_invalid": sum(record["status"] == Status.INVALID for record in plan.new_failures),
-        "new_failed": sum(record["status"] == Status.FAILED for record in plan.new_failures),
+        "to_render": plan.to_render.total(),
+        "to_copy": plan.to_copy,
+        "new_invalid": plan.new_failures[Status.INVALID],
+        "new_failed": plan.new_failures[Status.FAILED],
         "already_done": dict(plan.already_done),
         "work_units": units,
         "actors": compute.actors,
@@ -160,20 +265,12 @@ def plan_summary(plan: Plan, run: RenderRun, compute: Compute, units: int) -> di
         "dtype": compute.dtype,
         "batch_size": run.batch_size,
         "shapes": [
-            {
-                "mode": mode,
-                "num_frames": frames,
-                "height": height,
-                "width": width,
-                "num_inference_steps": steps,
-                "videos": count,
-                "estimated_s_per_video": round(plan.estimated_s[bucket], 2),
-            }
+            dict(zip(_BUCKET_SETTINGS, bucket, strict=True))
+            | {"videos": count, "estimated_s_per_video": round(plan.estimated_s[bucket], 2)}
             for bucket, count in plan.buckets.items()
-            for mode, frames, height, width, steps in [bucket]
         ],
         "estimated_gpu_hours": round(gpu_hours, 3),
         "estimated_wall_s": round(actor_s / compute.actors, 1),
         "estimated_cost_usd": None if price is None else round(gpu_hours * price, 2),
-        "warnings": plan.warnings,
+        "warnings": plan.warnings + more,
     }

@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.agreement import ORPHANS
+from pipeline.reconcile import Reconciliation
 from pipeline.summary import RunSummary
 
 UNTRAINED_NOTE = (
@@ -13,6 +15,7 @@ UNTRAINED_NOTE = (
     "not what it can do."
 )
 _MAX_SHAPES = 10
+_MAX_EXAMPLES = 5
 
 
 def print_plan(plan: dict[str, Any], console: Console) -> None:
@@ -46,6 +49,8 @@ def print_summary(summary: RunSummary, output: str, console: Console) -> None:
         table.add_row("  " + error_class, str(count))
     table.add_row("rendered now", f"{summary.rendered}, reused {summary.reused}")
     table.add_row("time", f"{summary.wall_s:.1f} s, of which {summary.render_s:.1f} s on the device")
+    for kind, count in summary.problems.items():
+        table.add_row(kind.replace("_", " "), f"{count}; jobs.reconcile names them")
     if summary.mean_scores:
         table.add_row(
             "mean scores", ", ".join(f"{name} {value:.4f}" for name, value in summary.mean_scores.items())
@@ -56,6 +61,33 @@ def print_summary(summary: RunSummary, output: str, console: Console) -> None:
     console.print(table)
     if not summary.model_trained:
         console.print(UNTRAINED_NOTE, style="yellow", highlight=False)
+
+
+def print_reconciliation(result: Reconciliation, output: str, console: Console) -> None:
+    """What agrees, what differs, and what was done about it."""
+    table = Table(title=f"Output {escape(output)}", show_header=False, title_justify="left")
+    table.add_row("manifest", f"{escape(result.about['manifest'])}: {result.asked} records")
+    table.add_row("committed", _counts(result.statuses) or "0")
+    table.add_row("checked", result.about["checked"])
+    for action, count in result.actions.items():
+        table.add_row("repaired", f"{count} {action}")
+    for kind, count in result.counts.items():
+        note = " (no error)" if kind in ORPHANS else ""
+        table.add_row(kind.replace("_", " "), f"{count}{note}")
+        for found in result.examples[kind][:_MAX_EXAMPLES]:
+            table.add_row("", escape(_example(found)))
+    verdict = "all agree; _SUCCESS is written" if result.agrees else "they differ; there is no _SUCCESS"
+    table.add_row("result", verdict)
+    console.print(table)
+    if not result.agrees:
+        console.print(f"Everything found is in {output}/run/reconcile.json.", highlight=False, markup=False)
+        console.print(
+            "jobs.reconcile --repair sets damage aside; jobs.render makes what is missing.", highlight=False
+        )
+
+
+def _example(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" if name != "reason" else value for name, value in found.items())
 
 
 def _counts(statuses: dict[str, int]) -> str:

@@ -3,8 +3,10 @@
 import json
 import logging
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from functools import partial
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -14,83 +16,103 @@ from ray.util.annotations import RayDeprecationWarning
 
 from actors.actor_config import ActorConfig
 from actors.commits import CommitStore
+from actors.parallel import parallel_map
 from actors.records import Record, copied_record
-from actors.storage import join
-from pipeline.cluster import ray_session
+from actors.storage import Storage, join
+from pipeline.breaker import Breaker
+from pipeline.closing import close_output, mark
+from pipeline.cluster import living_nodes, ray_session, session_name
 from pipeline.compute import READ_CPUS
-from pipeline.failures import as_run_failure
-from pipeline.plan import write_units
+from pipeline.lease import Lease
 from pipeline.prepare import PreparedRun
 from pipeline.progress import RenderProgress
-from pipeline.snapshot import publish_snapshot
-from pipeline.summary import RunSummary, summarise
+from pipeline.rounds import Round, Rounds, sweep_attempts
+from pipeline.summary import RecordTotals, RunSummary, summarise
 from schemas.planned import PlannedRow
 
-_WRITERS = 16
+_COPIED_TOGETHER = 500
 _CALLS_PER_ACTOR = 2  # one unit denoises while the next is fetched
-_MIN_NO_PROGRESS_S = 1800
+_MAX_LOST_UNITS = 32
+_MAX_INIT_DEATHS = 3
+_GENEROUS = 20  # times the plan's guess
+_MIN_TIMEOUT_S = 1800.0
 
 
 def render(prepared: PreparedRun) -> RunSummary:
     """Carries out a plan. Whatever ends it, everything committed stays, and the same command continues.
 
     Raises:
-        InfrastructureError: the output's store or the actors failed for reasons that are no row's own.
+        InfrastructureError: the output's store or the actors failed for reasons that are no row's own, most rows
+            fail in the same way (`CircuitOpen`), or another run took the output over (`LeaseLost`).
+        UsageError: another run is writing to the output.
     """
     started = monotonic()
-    plan = prepared.plan
-    _write_run_files(prepared)
-    already_done = plan.already_done.total()
-    with RenderProgress(plan.records, already_done, to_render=len(plan.to_render)) as progress:
-        _commit(prepared.commits, plan.new_failures)
-        progress.failed_at_plan(len(plan.new_failures))
-        progress.reused(_copy(prepared, plan.to_copy_now))
-        for record in render_units(prepared):
-            progress.rendered(record)
-        progress.reused(_copy(prepared, plan.to_copy_after))
-    records = publish_snapshot(prepared.storage, prepared.run.output, plan.record_ids)
-    summary = summarise(prepared.description, records, prepared.provenance, wall_s=monotonic() - started)
-    _write_json(prepared, "summary.json", summary.as_json())
-    return summary
+    plan, run, provenance = prepared.plan, prepared.run, prepared.provenance
+    with Lease(Storage(run.limits), run.output, provenance.run_id):
+        breaker = Breaker(prepared.storage, run.output, provenance.run_id, run.max_failed_fraction)
+        breaker.saw_plan(plan.failures(), plan.new_failures.total(), plan.records - plan.already_done.total())
+        _write_run_files(prepared)
+        already_done = plan.already_done.total()
+        if already_done < plan.records:
+            mark(prepared.index, {}, agrees=False)
+        with RenderProgress(plan.records, already_done, to_render=plan.to_render.total()) as progress:
+            _commit(prepared.commits, plan.failures())
+            progress.failed_at_plan(plan.new_failures.total())
+            progress.reused(_copy(prepared, plan.copies(of_finished=True)))
+            with closing(render_units(prepared)) as records:
+                for record in prepared.index.saving(records):
+                    progress.rendered(record)
+                    breaker.saw(record)
+            progress.reused(_copy(prepared, plan.copies(of_finished=False)))
+        sweep_attempts(prepared)
+        totals = RecordTotals(plan.scratch, provenance.run_id)
+        problems = close_output(prepared.index, prepared.mark, totals.add)
+        summary = summarise(prepared.description, totals, provenance, monotonic() - started, problems)
+        _write_json(prepared, "summary.json", summary.as_json())
+        return summary
 
 
-def render_units(prepared: PreparedRun) -> Iterator[Record]:
-    """The records of all work units, as the actors finish them. Frames never leave an actor."""
-    if not prepared.units:
+def render_units(prepared: PreparedRun) -> Generator[Record, None, None]:
+    """One record per row to render, as the actors finish them. Frames never leave an actor."""
+    if not prepared.unit_count:
         return
+    _configure_ray_data(prepared)
+    with ray_session():
+        yield from Rounds(prepared, partial(run_round, prepared), living_nodes).records()
+
+
+def run_round(prepared: PreparedRun, a_round: Round) -> Iterator[dict[str, Any]]:
+    """The outcomes of a round's units (rows of RESULT_SCHEMA); a unit whose process dies has none."""
     # Brings torch and the model code: a run with nothing to render need not wait for them.
     from actors.render_actor import RenderActor
 
-    storage, compute = prepared.storage, prepared.compute
-    units = write_units(storage, _run_dir(prepared), prepared.units)
-    filesystem, path = storage.arrow_filesystem(units)
-    _configure_ray_data(prepared)
-    with ray_session(), as_run_failure():
-        records = (
-            ray.data.read_parquet(path, filesystem=filesystem, num_cpus=READ_CPUS)
-            .repartition(target_num_rows_per_block=1)
-            .map_batches(
-                RenderActor,
-                fn_constructor_args=[actor_config(prepared)],
-                batch_size=1,
-                batch_format="pyarrow",
-                compute=ActorPoolStrategy(
-                    size=min(compute.actors, len(prepared.units)),
-                    max_concurrent_calls_per_actor=_CALLS_PER_ACTOR,
-                    enable_true_multi_threading=True,
-                ),
-                num_cpus=compute.cpus_per_actor,
-                num_gpus=compute.gpus_per_actor or None,
-                # Ray's default tries a unit that kills its process for ever.
-                max_task_retries=1,
-            )
+    compute = prepared.compute
+    filesystem, path = prepared.storage.arrow_filesystem(a_round.units_uri)
+    outcomes = (
+        ray.data.read_parquet(path, filesystem=filesystem, num_cpus=READ_CPUS)
+        .repartition(target_num_rows_per_block=1)
+        .map_batches(
+            RenderActor,
+            fn_constructor_args=[actor_config(prepared, a_round)],
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(
+                size=min(compute.actors, a_round.units),
+                max_concurrent_calls_per_actor=1 if a_round.alone else _CALLS_PER_ACTOR,
+                max_tasks_in_flight_per_actor=1 if a_round.alone else None,
+                enable_true_multi_threading=True,
+            ),
+            num_cpus=compute.cpus_per_actor,
+            num_gpus=compute.gpus_per_actor or None,
+            # Ray's default tries a unit that kills its process for ever, with whatever is in there beside it.
+            max_task_retries=0,
         )
-        yield from records.iter_rows()
-    storage.delete(units)  # may hold presigned URLs, and has served
+    )
+    yield from outcomes.iter_rows()
 
 
-def actor_config(prepared: PreparedRun) -> ActorConfig:
-    """What each render actor of the run is built from."""
+def actor_config(prepared: PreparedRun, a_round: Round | None = None) -> ActorConfig:
+    """What each render actor of the run, or of a round of it, is built from."""
     run, compute = prepared.run, prepared.compute
     return ActorConfig(
         model=run.model,
@@ -100,13 +122,25 @@ def actor_config(prepared: PreparedRun) -> ActorConfig:
         batch_size=run.batch_size,
         scores=run.scores,
         limits=run.limits,
+        storage_patience_s=run.storage_patience_s,
         provenance=prepared.provenance,
+        render_timeout_s=_render_timeout_s(prepared),
+        alone=a_round is not None and a_round.alone,
+        begun={} if a_round is None else a_round.begun,
+        again=a_round is not None and a_round.number > 1,
+        session=session_name(),
     )
+
+
+def _render_timeout_s(prepared: PreparedRun) -> float:
+    """The plan's guess may be wrong tenfold, and a process's first batch is slow."""
+    slowest_batch_s = max(prepared.plan.estimated_s.values(), default=0.0) * prepared.run.batch_size
+    return prepared.run.render_timeout_s or max(_MIN_TIMEOUT_S, _GENEROUS * slowest_batch_s)
 
 
 def _configure_ray_data(prepared: PreparedRun) -> None:
     """Ray Data counts blocks; rows are counted here, against the manifest."""
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a unit that was lost is no news for the user
     # `max_task_retries` has no named parameter in Ray 2.60, and passing it otherwise warns.
     warnings.filterwarnings(
         "ignore", message="`ray_remote_args` is deprecated", category=RayDeprecationWarning
@@ -114,26 +148,32 @@ def _configure_ray_data(prepared: PreparedRun) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # else the actor's own error does not reach the driver
-    slowest_s = max(prepared.plan.estimated_s.values()) * max(len(unit) for unit in prepared.units)
-    context.execution_no_progress_timeout_s = max(_MIN_NO_PROGRESS_S, int(20 * slowest_s))
+    context.max_errored_blocks = (
+        _MAX_LOST_UNITS  # a lost unit does not end the round; `Rounds` looks after its rows
+    )
+    context.max_consecutive_actor_init_deaths = _MAX_INIT_DEATHS
+    # A render that hangs is ended by its own process; this is for what that cannot see.
+    patience_s = max(_MIN_TIMEOUT_S, _GENEROUS * prepared.longest_unit_s) + _render_timeout_s(prepared)
+    context.execution_no_progress_timeout_s = int(patience_s + prepared.run.storage_patience_s)
 
 
-def _commit(commits: CommitStore, records: list[Record]) -> None:
-    with ThreadPoolExecutor(_WRITERS) as writers:
-        list(writers.map(commits.write, records))
+def _commit(commits: CommitStore, records: Iterable[Record]) -> int:
+    return sum(1 for _ in parallel_map(commits.write, records))
 
 
-def _copy(prepared: PreparedRun, rows: list[tuple[PlannedRow, str]]) -> int:
+def _copy(prepared: PreparedRun, rows: Iterable[tuple[PlannedRow, str]]) -> int:
     """Commits rows whose video another record has; a source that is not there (yet) leaves its row open."""
     commits = prepared.commits
-    sources = commits.read_many([source for _, source in rows])
-    copies = [
-        copied_record(row, source)
-        for (row, _), source in zip(rows, sources, strict=True)
-        if source is not None and source["row_key"] == row.row_key
-    ]
-    _commit(commits, copies)
-    return len(copies)
+
+    def copies() -> Iterator[Record]:
+        waiting = iter(rows)
+        while some := list(islice(waiting, _COPIED_TOGETHER)):
+            sources = commits.try_many([source for _, source in some])
+            for (row, _), source in zip(some, sources, strict=True):
+                if isinstance(source, dict) and source["row_key"] == row.row_key:
+                    yield copied_record(row, source)
+
+    return _commit(commits, copies())
 
 
 def _run_dir(prepared: PreparedRun) -> str:

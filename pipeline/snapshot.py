@@ -1,46 +1,155 @@
-"""The records snapshot: `records/*.parquet`, one row per record of the manifest, made anew from the commits."""
+"""The records snapshot: `records/*.parquet`, one row per record of the manifest, in its order.
+
+It is made anew from the earlier snapshot and the commits that have changed since, in two passes over files, so that
+its size is no matter of memory: each record is put into the spill file of the part that it belongs to, wherever it
+comes from; then each part is sorted and written.
+"""
 
 import json
+import tempfile
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from types import TracebackType
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from actors.commits import CommitStore
-from actors.storage import Storage, join
-from schemas.record import records_table
+from actors.records import Record
+from actors.storage import join
+from pipeline.asked import IS_CURRENT
+from pipeline.commit_index import CommitIndex
+from pipeline.files import read_batches, read_pointer, write_parquet
+from schemas.record import RECORD_SCHEMA
 
 _ROWS_PER_FILE = 50_000
+_READ_RECORDS = 1_000  # commits held as Python objects
+_SPILL_SCHEMA = pa.schema([*RECORD_SCHEMA, pa.field("position", pa.int64())])
+_CURRENT = f"FROM asked JOIN held USING (record_id) WHERE {IS_CURRENT}"
 
 
-def publish_snapshot(storage: Storage, output: str, record_ids: list[str]) -> list[dict[str, Any]]:
-    """Writes the snapshot of these records, then removes the files of earlier ones.
+def publish_snapshot(index: CommitIndex, each: Callable[[pa.Table], None] = lambda table: None) -> None:
+    """Writes the snapshot of the records that are asked for and committed, then removes the files of earlier ones.
 
     The new files are complete before `run/records.json`, the pointer, names them; a reader that lists the folder
-    in between may see two snapshots, a reader of the pointer never does.
+    in between may see two snapshots, a reader of the pointer never does. The index is saved with it.
 
-    Returns:
-        The records, in the order given; one that is not committed is absent.
+    Args:
+        index: loaded before; brought up to date here. Its scratch database has the table `asked`.
+        each: is given every part of the snapshot once.
     """
-    name = uuid.uuid4().hex[:12]
-    records = [record for record in CommitStore(storage, output).read_many(record_ids) if record is not None]
+    storage, output = index.storage, index.output
+    pointer = join(output, "run", "records.json")
     earlier = [stat.uri for stat in storage.list(join(output, "records"))]
+    name = uuid.uuid4().hex[:12]
     files: list[str] = []
-    remaining = iter(records)
-    while (part := list(islice(remaining, _ROWS_PER_FILE))) or not files:
-        uri = join(output, "records", f"part-{name}-{len(files):05d}.parquet")
-        storage.write_bytes(uri, parquet_bytes(records_table(part)))
-        files.append(uri)
-    storage.write_bytes(join(output, "run", "records.json"), json.dumps({"files": files}, indent=1).encode())
+    with _Spill() as spill:
+        index.refresh(lambda records: _place(spill, index, records))
+        _place_earlier(spill, index, read_pointer(storage, pointer))
+        _place_missing(spill, index)
+        for table in spill.parts():
+            files.append(join(output, "records", f"part-{name}-{len(files):05d}.parquet"))
+            write_parquet(storage, files[-1], table)
+            each(table)
+    storage.write_bytes(pointer, json.dumps({"files": files}, indent=1).encode())
     for uri in earlier:
         storage.delete(uri)
-    return records
+    index.mark_published()
+    index.save()
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as the bytes of one Parquet file."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+def _place_earlier(spill: "_Spill", index: CommitIndex, files: list[str]) -> None:
+    """Takes over what the earlier snapshot has of the present commits."""
+    for uri in files:
+        for batch in read_batches(index.storage, uri):
+            if batch.schema.remove_metadata().equals(
+                RECORD_SCHEMA
+            ):  # else of another version: read the commits
+                ids = batch["record_id"].to_pylist()
+                spill.add(pa.Table.from_batches([batch]), _positions(index, ids, "in_records"))
+
+
+def _place_missing(spill: "_Spill", index: CommitIndex) -> None:
+    """Reads the commits of all records that have no place yet."""
+    rows = index.scratch.rows(f"SELECT position, record_id {_CURRENT} ORDER BY position")
+    missing = (record_id.hex() for position, record_id in rows if not spill.has(position))
+    while some := list(islice(missing, _READ_RECORDS)):
+        records = [record for record in index.commits.try_many(some) if isinstance(record, dict)]
+        _place(spill, index, records)
+
+
+def _place(spill: "_Spill", index: CommitIndex, records: list[Record]) -> None:
+    table = index.as_table(records)
+    spill.add(table, _positions(index, table["record_id"].to_pylist(), "TRUE"))
+
+
+def _positions(index: CommitIndex, record_ids: list[str], condition: str) -> list[int]:
+    """The place of each record, -1 for one that has none."""
+    ids = [bytes.fromhex(record_id) for record_id in record_ids]
+    query = f"SELECT record_id, position {_CURRENT} AND {condition} AND record_id IN ({', '.join('?' * len(ids))})"
+    position_of = dict(index.scratch.rows(query, ids))
+    return [position_of.get(record_id, -1) for record_id in ids]
+
+
+class _Spill:
+    """Records on local disk, in one file per part of the snapshot, until all have come."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stylecrafter-")))
+        self._writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
+        self._taken = np.zeros(0, dtype=bool)
+
+    def __enter__(self) -> "_Spill":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def has(self, position: int) -> bool:
+        return position < len(self._taken) and bool(self._taken[position])
+
+    def add(self, table: pa.Table, positions: list[int]) -> None:
+        """Keeps the rows of a table at these positions; -1 and a position that is taken: not kept."""
+        place = np.array(positions, dtype=np.int64)
+        self._grow(int(place.max(initial=-1)) + 1)
+        keep = place >= 0
+        keep[keep] = ~self._taken[place[keep]]
+        _, first = np.unique(place, return_index=True)
+        keep &= np.isin(np.arange(len(place)), first)
+        self._taken[place[keep]] = True
+        table = table.append_column(_SPILL_SCHEMA.field("position"), pa.array(place)).filter(pa.array(keep))
+        parts = place[keep] // _ROWS_PER_FILE
+        for part in np.unique(parts):
+            self._writer(int(part)).write_table(table.filter(pa.array(parts == part)))
+
+    def parts(self) -> Iterator[pa.Table]:
+        """The parts, sorted; one without rows if there is none."""
+        for writer in self._writers.values():
+            writer.close()
+        for part in sorted(self._writers):
+            path = self._path(part)
+            with pa.ipc.open_stream(path) as reader:
+                table = reader.read_all()
+            path.unlink()
+            yield table.sort_by("position").drop_columns("position")
+        if not self._writers:
+            yield RECORD_SCHEMA.empty_table()
+
+    def _grow(self, length: int) -> None:
+        if length > len(self._taken):
+            self._taken = np.concatenate([self._taken, np.zeros(length, dtype=bool)])
+
+    def _writer(self, part: int) -> pa.ipc.RecordBatchStreamWriter:
+        if part not in self._writers:
+            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            file = self._stack.enter_context(pa.OSFile(str(self._path(part)), "wb"))
+            self._writers[part] = pa.ipc.new_stream(file, _SPILL_SCHEMA, options=options)
+        return self._writers[part]
+
+    def _path(self, part: int) -> Path:
+        return self._folder / f"{part:06d}.arrow"

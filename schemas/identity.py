@@ -12,6 +12,7 @@ from typing import Any
 
 KEY_VERSION = 1
 _SEED_BITS = 63  # a seed fits a signed 64-bit Parquet column
+_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def canonical_json(value: Any) -> bytes:
@@ -20,9 +21,9 @@ def canonical_json(value: Any) -> bytes:
     Raises:
         ValueError: a number is NaN or infinite.
     """
-    text = json.dumps(
-        _normalise(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    )
+    text = _JSON.encode(value)
+    if not unicodedata.is_normalized("NFC", text):
+        text = _JSON.encode(_normalise(value))
     return text.encode("utf-8", errors="surrogatepass")
 
 

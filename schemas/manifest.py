@@ -3,12 +3,24 @@
 import base64
 import difflib
 import math
+import re
+import reprlib
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pyarrow as pa
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from schemas.identity import canonical_json, digest
 from schemas.settings import (
@@ -27,7 +39,13 @@ MAX_URI_CHARS = 2_048
 MAX_ROW_ID_CHARS = 256
 MAX_REFERENCES = 16
 MAX_META_BYTES = 65_536
+_NAMED_COLUMNS = 20
 _REPORTED_VALUE_CHARS = 80
+# Tabs and line breaks are text; other control characters are accidents or tricks.
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# A hostile value may be a gigabyte, or a list that holds itself a million times: it is never written out whole.
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxlong, _BRIEF.maxother = 3, _REPORTED_VALUE_CHARS, 40, 80
 
 
 class ManifestError(ValueError):
@@ -42,12 +60,18 @@ class InvalidRowError(ValueError):
         self.problems = problems
 
 
+@dataclass(frozen=True)
+class UnreadableValue:
+    """Stands for a value that its file holds but Python cannot: text that is not UTF-8, a year beyond 9999."""
+
+    reason: str
+
+
 def _no_control_characters(text: str) -> str:
-    for position, character in enumerate(text):
-        if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\t\n\r":
-            raise ValueError(
-                f"control character U+{ord(character):04X} at position {position} is not allowed"
-            )
+    if found := _CONTROL_CHARACTER.search(text):
+        raise ValueError(
+            f"control character U+{ord(found[0]):04X} at position {found.start()} is not allowed"
+        )
     return text
 
 
@@ -66,10 +90,20 @@ def _one_as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-PlainText = Annotated[str, AfterValidator(_no_control_characters)]
-Uri = Annotated[PlainText, Field(max_length=MAX_URI_CHARS), AfterValidator(_not_blank)]
+# Lengths are checked first, so that a text of a megabyte costs nothing more.
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_no_control_characters)]
+Uri = Annotated[
+    str,
+    Field(max_length=MAX_URI_CHARS),
+    AfterValidator(_no_control_characters),
+    AfterValidator(_not_blank),
+]
 RowId = Annotated[
-    PlainText, Field(max_length=MAX_ROW_ID_CHARS), AfterValidator(_not_blank), AfterValidator(_nfc)
+    str,
+    Field(max_length=MAX_ROW_ID_CHARS),
+    AfterValidator(_no_control_characters),
+    AfterValidator(_not_blank),
+    AfterValidator(_nfc),
 ]
 References = Annotated[
     list[Uri], BeforeValidator(_one_as_list), Field(min_length=1, max_length=MAX_REFERENCES)
@@ -81,11 +115,11 @@ class ManifestRow(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompt: Annotated[PlainText, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_not_blank)]
+    prompt: Annotated[Prompt, AfterValidator(_not_blank)]
     style_image_uri: References
     depth_video_uri: Uri | None = None
     row_id: RowId | None = None
-    negative_prompt: Annotated[PlainText, Field(max_length=MAX_PROMPT_CHARS)] | None = None
+    negative_prompt: Prompt | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     num_frames: FrameCount | None = None
     height: PixelSize | None = None
@@ -99,6 +133,14 @@ class ManifestRow(BaseModel):
     priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
     mode: Mode | None = None
     meta: str | None = None  # the meta_* columns as one JSON object
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any) -> Any:
+        """A column of the wrong type must not become ones and zeros."""
+        if isinstance(value, bool):
+            raise ValueError("a truth value is not allowed here")
+        return value
 
 
 REQUIRED_COLUMNS = ("prompt", "style_image_uri")
@@ -133,23 +175,30 @@ def check_columns(names: Sequence[str]) -> list[str]:
     """Warnings about a manifest's column names.
 
     Raises:
-        ManifestError: a required column is missing.
+        ManifestError: a required column is missing, or one of a row's columns stands twice.
     """
+    if twice := [name for name, count in Counter(names).items() if count > 1 and is_manifest_column(name)]:
+        raise ManifestError(f"the manifest has the column {shorten(twice[0])} more than once")
     if missing := [name for name in REQUIRED_COLUMNS if name not in names]:
-        raise ManifestError(
-            f"the manifest lacks the column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, names))}"
-        )
-    return [
-        _unknown_column(name) for name in names if name not in COLUMNS and not name.startswith(META_PREFIX)
-    ]
+        there = ", ".join(map(shorten, names[:_NAMED_COLUMNS])) or "none"
+        raise ManifestError(f"the manifest lacks the column {', '.join(map(repr, missing))}; it has {there}")
+    unknown = [name for name in names if not is_manifest_column(name)]
+    warnings = [_unknown_column(name) for name in unknown[:_NAMED_COLUMNS]]
+    if more := len(unknown) - len(warnings):
+        warnings.append(f"{more} more columns are no manifest columns and are ignored")
+    return warnings
+
+
+def is_manifest_column(column: str) -> bool:
+    """Whether a row takes something from a column of this name."""
+    return column in COLUMNS or column.startswith(META_PREFIX)
 
 
 def _unknown_column(name: str) -> str:
     close = difflib.get_close_matches(name, COLUMNS, n=1)
-    hint = (
-        f"did you mean {close[0]!r}?" if close else f"rename it to '{META_PREFIX}{name}' to carry it through"
-    )
-    return f"column {name!r} is not a manifest column and is ignored; {hint}"
+    carried = shorten(f"{META_PREFIX}{name}")
+    hint = f"did you mean {close[0]!r}?" if close else f"rename it to {carried} to carry it through"
+    return f"column {shorten(name)} is not a manifest column and is ignored; {hint}"
 
 
 def parse_row(raw: Mapping[str, Any]) -> ManifestRow:
@@ -158,6 +207,8 @@ def parse_row(raw: Mapping[str, Any]) -> ManifestRow:
     Raises:
         InvalidRowError: with one sentence per broken field.
     """
+    if unreadable := [name for name in raw if isinstance(raw[name], UnreadableValue)]:
+        raise InvalidRowError([f"{_shown(name)}: cannot be read: {raw[name].reason}" for name in unreadable])
     values = {name: raw[name] for name in COLUMNS if raw.get(name) is not None}
     meta = {name: raw[name] for name in raw if name.startswith(META_PREFIX) and raw[name] is not None}
     try:
@@ -197,15 +248,19 @@ def _sentence(problem: Mapping[str, Any]) -> str:
     field = ".".join(str(part) for part in problem["loc"]) or "row"
     if problem["type"] == "missing":
         return f"{field}: is missing"
-    message = problem["msg"]
-    if problem["type"] == "too_long" and isinstance(problem["input"], str):
-        message = f"must have at most {problem['ctx']['max_length']} characters"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_unicode":
+        message = "is not valid Unicode text"
     return f"{field} = {shorten(problem['input'])}: {message}"
+
+
+def _shown(column: str) -> str:
+    return column if column in COLUMNS else shorten(column)
 
 
 def shorten(value: Any) -> str:
     """A value as text for an error message, cut to a readable length."""
-    text = repr(value)
+    text = repr(value[:_REPORTED_VALUE_CHARS]) if isinstance(value, str | bytes) else _BRIEF.repr(value)
     return text if len(text) <= _REPORTED_VALUE_CHARS else text[: _REPORTED_VALUE_CHARS - 1] + "…"
 
 
@@ -218,5 +273,5 @@ def broken_row_id(raw: Mapping[str, Any]) -> str:
         and len(row_id) <= MAX_ROW_ID_CHARS
         and row_id.isprintable()
     ):
-        return row_id
+        return _nfc(row_id)  # as a good row's: two forms of one id must not end as one record
     return "x-" + digest({name: repr(value) for name, value in raw.items()}, 24)

@@ -85,6 +85,22 @@ def units_table(units: Iterable[tuple[int, list[PlannedRow]]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=UNIT_SCHEMA)
 
 
+# What an actor hands back: one row per work unit, with the records of its rows, or why the whole run must end.
+RESULT_SCHEMA = pa.schema(
+    [
+        pa.field("unit_id", pa.int64()),
+        pa.field("records", pa.list_(pa.struct(RECORD_SCHEMA))),
+        pa.field("infrastructure_error", pa.string()),
+        pa.field("internal_error", pa.string()),  # a traceback
+    ]
+)
+
+
+def results_table(results: Iterable[dict[str, Any]]) -> pa.Table:
+    """Outcomes of work units as one table of `RESULT_SCHEMA`; a field that one lacks is null."""
+    return pa.Table.from_pylist(list(results), schema=RESULT_SCHEMA)
+
+
 def unit_rows(rows: list[dict[str, Any]]) -> list[PlannedRow]:
     """The planned rows of one unit as read back from Parquet."""
     return [PlannedRow(**row) for row in rows]

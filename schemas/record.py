@@ -19,6 +19,7 @@ class ErrorClass(StrEnum):
     """Why a record is not ok. Stable names: reports and `jobs.retry` filter by them."""
 
     INVALID_ROW = "invalid_row"
+    MANIFEST_UNREADABLE = "manifest_unreadable"  # a manifest file, or its rest, stands for all rows in it
     DUPLICATE_ROW_ID = "duplicate_row_id"
     DEPTH_UNSUPPORTED = "depth_unsupported"
     MODE_UNSUPPORTED = "mode_unsupported"
@@ -34,6 +35,11 @@ class ErrorClass(StrEnum):
     NON_FINITE = "non_finite"
     ENCODE_FAILED = "encode_failed"
     RENDER_FAILED = "render_failed"
+    # Of quarantined rows: how the process that rendered the row ended, again and again.
+    PROCESS_DIED = "process_died"
+    NODE_DIED = "node_died"
+    DEVICE_FAILED = "device_failed"
+    RENDER_TIMEOUT = "render_timeout"
 
 
 class RowError(Exception):

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from schemas.record import ErrorClass
 from schemas.settings import (
     SETTING_NAMES,
     FrameCount,
@@ -160,12 +161,26 @@ class RenderRun(BaseModel):
         1, ge=0, le=1, description="GPU share an actor reserves where there is a GPU"
     )
     dtype: Dtype = Field("auto", description="auto: float32 on CPU, bfloat16 on GPU")
+    render_timeout_s: Seconds | None = Field(
+        None,
+        description="longest time that one batch may take on its device; then its process is replaced "
+        "(default: 20 times the plan's estimate, at least 1800)",
+    )
     scores: bool = Field(True, description="compute CLIP-Text, CLIP-Style and CLIP-Temp")
     max_failed_fraction: float = Field(
-        0.0, ge=0, le=1, description="exit 0 while at most this share of rows failed"
+        0.0,
+        ge=0,
+        le=1,
+        description="exit 0 while at most this share of rows failed; from 0.5 on, as many may also fail in one way",
     )
     price_per_gpu_hour: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="US dollars, for the plan's cost"
+    )
+    storage_patience_s: float = Field(
+        300.0,
+        ge=0,
+        le=86_400,
+        description="how long an outage of the object store is waited for, seconds; then the run ends, resumable",
     )
     limits: FetchLimits = FetchLimits()
 
@@ -183,6 +198,64 @@ class RenderRun(BaseModel):
         """The settings that this run gives to every row that does not bring its own."""
         given = self.model_dump(exclude_none=True)
         return {name: given[name] for name in SETTING_NAMES if name in given}
+
+
+class RetryRun(BaseModel):
+    """Everything `jobs.retry` needs to know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    help_metavars: ClassVar[dict[str, str]] = {"output": "URI", "row_id": "ID"}
+
+    output: str = Field(
+        description="the output of jobs.render whose rows are tried again; its config is used"
+    )
+    status: tuple[Literal["failed", "quarantined"], ...] = Field(
+        ("failed", "quarantined"), min_length=1, description="statuses to try again"
+    )
+    error_class: tuple[ErrorClass, ...] = Field((), description="only rows that failed in these ways")
+    row_id: tuple[str, ...] = Field((), description="only these rows")
+    dry_run: bool = Field(False, description="only say which rows would be tried again")
+
+    @field_validator("output")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        return named_uri(value)
+
+    @model_validator(mode="after")
+    def _output_scheme(self) -> "RetryRun":
+        check_output_scheme(self.output)
+        return self
+
+
+class ReconcileRun(BaseModel):
+    """Everything `jobs.reconcile` needs to know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    help_sections: ClassVar[dict[str, str]] = {"manifest": "what is compared, and what is done about it"}
+    help_metavars: ClassVar[dict[str, str]] = {"output": "URI", "manifest": "URI"}
+
+    output: str = Field(description="the output of jobs.render: a local folder or s3:// prefix")
+    manifest: str | None = Field(None, description="Parquet manifest (default: that of the last run)")
+    check: Literal["listing", "content", "decode"] = Field(
+        "content",
+        description="listing: names and sizes; content: every commit is read and every MP4 hashed; "
+        "decode: every MP4 is decoded too",
+    )
+    repair: bool = Field(
+        False,
+        description="set damaged commits and MP4s aside below run/damaged/, so that the next run makes their rows "
+        "again, and publish the records anew",
+    )
+
+    @field_validator("output")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        return named_uri(value)
+
+    @model_validator(mode="after")
+    def _output_scheme(self) -> "ReconcileRun":
+        check_output_scheme(self.output)
+        return self
 
 
 class ManifestRun(BaseModel):

@@ -38,10 +38,12 @@ class RenderSettings(BaseModel):
 
     def changed_from_v1(self) -> dict[str, Any]:
         """The settings that differ from the frozen v1 defaults."""
-        return {name: value for name, value in self if value != type(self).model_fields[name].default}
+        fields = type(self).model_fields
+        return {name: value for name, value in self if value != fields[name].default}
 
 
 SETTING_NAMES = tuple(RenderSettings.model_fields)
+V1_DEFAULTS: dict[str, Any] = {name: field.default for name, field in RenderSettings.model_fields.items()}
 
 
 def resolve_settings(*layers: Mapping[str, Any]) -> RenderSettings:

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 CONDITIONING = "test_parity_conditioning.py"
 UNET = "test_parity_unet.py"
 SAMPLING = "test_parity_sampling.py"
+VC2 = "test_parity_vc2.py"
+DEPTH = "test_depth.py"
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ MUTATIONS = (
     ),
     Mutation(
         "frames rounded instead of truncated",
-        "pipeline_stylecrafter.py",
+        "stages.py",
         "((frames_BCTHW.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)",
         "((frames_BCTHW.clamp(-1, 1) + 1) / 2 * 255).round().to(torch.uint8)",
         SAMPLING,
@@ -170,6 +172,48 @@ MUTATIONS = (
         'files.under("checkpoint", UNET)',
         UNET,
     ),
+    Mutation(
+        "fps embedding ignored",
+        "unet.py",
+        "return embedding_BE + self.fps_embedding(",
+        "return embedding_BE + 0 * self.fps_embedding(",
+        VC2,
+    ),
+    Mutation(
+        "no temporal convolutions",
+        "unet.py",
+        "if context.temporal and len(block.temp_convs):",
+        "if False:",
+        VC2,
+    ),
+    Mutation(
+        "signal scale ignored by the sampler",
+        "noise_schedule.py",
+        "previous_sample = plain.prev_sample + correction",
+        "previous_sample = plain.prev_sample",
+        VC2,
+    ),
+    Mutation(
+        "depth features one block early",
+        "unet.py",
+        "len(skips) % DEPTH_EVERY == DEPTH_EVERY - 1",
+        "len(skips) % DEPTH_EVERY == DEPTH_EVERY - 2",
+        DEPTH,
+    ),
+    Mutation(
+        "depth features of the frames in another order",
+        "depth.py",
+        '"b t h w -> (b t) 1 h w"',
+        '"b t h w -> (t b) 1 h w"',
+        DEPTH,
+    ),
+    Mutation(
+        "depth normalised per frame and clip the other way round",
+        "depth.py",
+        'if normalisation == "clip" else',
+        'if normalisation == "frame" else',
+        DEPTH,
+    ),
 )
 
 
@@ -177,7 +221,7 @@ def main() -> int:
     """Run all mutations; 1 if one of them goes unnoticed."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        for name in ("stylecrafter", "tests/stylecrafter", "tests/data"):
+        for name in ("stylecrafter", "tests/stylecrafter", "tests/support", "tests/data"):
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", tree)
         survivors = [mutation.name for mutation in MUTATIONS if not _noticed(mutation, tree)]

@@ -16,7 +16,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from jobs._cli import load_config
 from jobs.convert import ConvertRun
-from schemas.run import ManifestRun, RenderRun
+from schemas.review_run import EvaluateRun, ExportRun, ReportRun, StudyRun
+from schemas.run import ManifestRun, ReconcileRun, RenderRun, RetryRun
 from schemas.train_manifest import TrainManifestRun
 from schemas.train_run import TrainBaseRun, TrainJointRun, TrainStyleRun, TrainTemporalRun
 
@@ -108,8 +109,33 @@ FROZEN: list[tuple[str, type[Any], str]] = [
         "--open-clip open_clip_pytorch_model.bin --output MODEL_DIR",
     ),
     ("jobs.convert", ConvertRun, "--checkpoint model.ckpt --open-clip open_clip.bin --output MODEL_DIR"),
+    (
+        "jobs.convert",
+        ConvertRun,
+        "--checkpoint model.ckpt --open-clip open_clip.bin --depth-adapter depth.pth --output MODEL_DIR",
+    ),
     ("jobs.plan", RenderRun, "--manifest URI --model URI --output URI"),
     ("jobs.render", RenderRun, "--manifest URI --model URI --output URI --actors 2 --batch-size 3 --seed 4"),
+    ("jobs.retry", RetryRun, "--output URI --status failed"),
+    (
+        "jobs.retry",
+        RetryRun,
+        "--output URI --status failed quarantined --error-class non_finite --row-id a b --dry-run",
+    ),
+    ("jobs.reconcile", ReconcileRun, "--output URI --manifest URI --repair"),
+    ("jobs.reconcile", ReconcileRun, "--output URI --check decode"),
+    ("jobs.report", ReportRun, "--output URI"),
+    (
+        "jobs.evaluate",
+        EvaluateRun,
+        "--manifest URI --model URI --output URI --clip DIR --dino DIR --flow DIR",
+    ),
+    ("jobs.evaluate", EvaluateRun, "--output URI --finished"),
+    ("jobs.evaluate", EvaluateRun, "--compare OUTPUT_A OUTPUT_B"),
+    ("jobs.study", StudyRun, "--outputs OUTPUT_A OUTPUT_B --study DIR --pairs 20"),
+    ("jobs.study", StudyRun, "--study DIR --collect votes/ more.json"),
+    ("jobs.export", ExportRun, "--output URI --webdataset URI"),
+    ("jobs.export", ExportRun, "--output URI --huggingface URI"),
     ("jobs.train_manifest", TrainManifestRun, "--folder DIR_OR_URI --output M.parquet --caption-from-name"),
     ("jobs.train_base", TrainBaseRun, "--data URI --model URI --output URI"),
     ("jobs.train_style", TrainStyleRun, "--data URI --model URI --output URI"),

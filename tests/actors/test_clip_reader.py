@@ -98,6 +98,63 @@ def test_playlists_and_scripts_lead_nowhere(clip: bytes, tmp_path: Path) -> None
         assert refusal(text.encode(), reader()).error_class is ErrorClass.ASSET_UNDECODABLE
 
 
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Duration: 99:99:99.99, Video: 1.2.3 fps",
+        "x\n[info]   Duration: 12:00:00\n Video: .. fps",
+        "9" * 9_000,
+    ],
+)
+def test_a_title_cannot_pass_for_the_file_s_own_description(clip: bytes, tmp_path: Path, title: str) -> None:
+    named = converted(clip, tmp_path, "mkv", "-c", "copy", "-metadata", f"title={title}")
+    found = reader().read(named)
+    assert (found.fps, found.duration_s) == (8, 1.25)
+    assert found.frames_THWC.shape == (10, 32, 48, 3)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "avi"])
+def test_frames_that_change_their_size_keep_the_first_one_s(clip: bytes, tmp_path: Path, suffix: str) -> None:
+    small = tmp_path / "small.avi"
+    small.write_bytes(converted(clip, tmp_path, "avi", "-c:v", "mjpeg", "-q:v", "2"))
+    large = converted(clip, tmp_path, "avi", "-c:v", "mjpeg", "-q:v", "2", "-vf", "scale=96:80")
+    (tmp_path / "large.avi").write_bytes(large)
+    parts = tmp_path / "parts.txt"
+    parts.write_text(f"file '{small}'\nfile '{tmp_path / 'large.avi'}'\n")
+    target = tmp_path / f"mixed.{suffix}"
+    command = [
+        ffmpeg_binary(),
+        "-loglevel",
+        "error",
+        "-f",
+        "concat",
+        "-safe",
+        "0",
+        "-i",
+        str(parts),
+        "-c",
+        "copy",
+    ]
+    subprocess.run([*command, str(target)], check=True)
+    assert reader().read(target.read_bytes()).frames_THWC.shape[1:] == (32, 48, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"<!DOCTYPE html><html></html>",
+        b"%PDF-1.7",
+        bytes(100_000),
+        b"\0\0\0\x20ftypisom" + b"\xff" * 64,
+    ],
+)
+def test_what_only_bears_a_video_s_name(data: bytes) -> None:
+    refused = refusal(data, reader())
+    assert refused.error_class is ErrorClass.ASSET_UNDECODABLE
+    assert "the video cannot be decoded (" in refused.message
+
+
 def test_limits(clip: bytes) -> None:
     slow = refusal(clip, reader(video_timeout_s=0.001))
     assert slow.error_class is ErrorClass.ASSET_TIMEOUT

@@ -20,7 +20,7 @@ from PIL import Image
 from actors import decoder_process, media_decoder
 from actors.media_decoder import MediaDecoder
 from schemas.record import ErrorClass, RowError
-from schemas.run import FetchLimits
+from schemas.run import FetchLimits, InfrastructureError
 
 _LIMITS = FetchLimits(max_image_pixels=1_000_000)
 
@@ -194,17 +194,13 @@ def test_a_decoder_killed_during_a_request_is_replaced(
     assert decoder.pid not in killed
 
 
-def test_a_picture_that_kills_every_decoder(decoder: MediaDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kill(process: subprocess.Popen[bytes], size: int) -> bytearray:
-        process.kill()
-        process.wait()
-        raise media_decoder._DiedError("killed")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(media_decoder, "_read", kill)
-        error = _refusal(decoder, _saved(_picture(), "PNG"))
-    assert error.error_class is ErrorClass.ASSET_UNDECODABLE
-    assert "crashes the picture decoder (exit status -9)" in error.message
+def test_a_decoder_that_does_not_start_is_no_picture_s_failure(
+    decoder: MediaDecoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(media_decoder, "_SCRIPT", tmp_path / "absent.py")
+    with pytest.raises(InfrastructureError, match="the picture decoder does not start"):
+        decoder.decode_image(_saved(_picture(), "PNG"))
+    monkeypatch.undo()
     assert decoder.decode_image(_saved(_picture(), "PNG")).shape == (20, 30, 3)
 
 

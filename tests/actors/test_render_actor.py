@@ -1,18 +1,22 @@
 """The render actor without a cluster: failures of one row stay with that row."""
 
+import contextlib
 import dataclasses
 import json
+import threading
 
 import numpy as np
 import pytest
 import torch
 
 from actors.actor_config import ActorConfig
+from actors.device_errors import is_device_broken
 from actors.records import Provenance
 from actors.render_actor import RenderActor
+from actors.renderer import Saving
 from actors.storage import Storage
-from schemas.planned import AssetRef, PlannedRow, units_table
-from schemas.record import RECORD_SCHEMA, ErrorClass
+from schemas.planned import RESULT_SCHEMA, AssetRef, PlannedRow, units_table
+from schemas.record import ErrorClass
 from schemas.run import FetchLimits, InfrastructureError
 from schemas.settings import RenderSettings
 
@@ -62,10 +66,12 @@ def render(actor, rows):
     return {record["row_id"]: record for record in actor.render_rows(rows)}
 
 
-def test_a_unit_becomes_a_table_of_records(actor, rows):
-    table = actor(units_table([(0, rows)]))
-    assert table.schema.equals(RECORD_SCHEMA)
-    assert table["status"].to_pylist() == ["ok"] * 4
+def test_a_unit_becomes_a_row_with_its_records(actor, rows):
+    table = actor(units_table([(7, rows)]))
+    assert table.schema.equals(RESULT_SCHEMA)
+    [outcome] = table.to_pylist()
+    assert outcome["unit_id"] == 7
+    assert [record["status"] for record in outcome["records"]] == ["ok"] * 4
 
 
 def test_a_row_that_breaks_its_batch_fails_alone(actor, rows, output, monkeypatch):
@@ -99,12 +105,151 @@ def test_out_of_memory_halves_the_batch(actor, rows, monkeypatch):
     assert sizes == [4, 2, 2]
 
 
-def test_out_of_memory_with_one_row_fails_that_row(actor, rows, monkeypatch):
+def test_a_row_that_never_fits_fails_after_all_that_saves_memory(actor, rows, monkeypatch):
+    savings = []
+
     def full_card(batch, references):
+        savings.append(actor._renderer._saving)
         raise torch.OutOfMemoryError("nothing fits")
 
     monkeypatch.setattr(actor._renderer, "render", full_card)
-    assert {record["error_class"] for record in render(actor, rows).values()} == {ErrorClass.OUT_OF_MEMORY}
+    assert {record["error_class"] for record in render(actor, rows[:1]).values()} == {
+        ErrorClass.OUT_OF_MEMORY
+    }
+    assert savings == list(Saving)
+    assert actor._renderer._saving == Saving.NONE
+
+
+@pytest.mark.parametrize("needed", list(Saving)[1:])
+def test_a_row_that_does_not_fit_alone_is_tried_with_less_and_less(actor, rows, monkeypatch, needed):
+    actor._saving_of.clear()
+    [plain] = actor._renderer.render(rows[:1], [[actor._assets.style_image(rows[0].style_images[0])]])
+    render_batch, savings, frames, tiled = actor._renderer.render, [], [], []
+
+    def small_card(batch, references):
+        savings.append(actor._renderer._saving)
+        if actor._renderer._saving < needed:
+            raise RuntimeError("CUDA error: out of memory")
+        tiled.append(actor._renderer.pipeline.vae.use_tiling)
+        videos = render_batch(batch, references)
+        frames.extend(video.frames_THWC for video in videos)
+        return videos
+
+    monkeypatch.setattr(actor._renderer, "render", small_card)
+    assert {record["status"] for record in render(actor, rows[:2]).values()} == {"ok"}
+    # Two together, then one by one; what was found out with the first is not tried again with the second.
+    assert savings == [Saving.NONE, *list(Saving)[: needed + 1], needed]
+    difference = np.abs(frames[0].astype(int) - plain.frames_THWC.astype(int))
+    assert (difference <= 2).mean() >= 0.999
+    assert tiled == [needed == Saving.TILED] * 2  # these frames are smaller than a tile
+
+
+class ProcessEnded(BaseException):
+    """Stands for the end of the process, which a test must survive."""
+
+
+@pytest.fixture
+def last_words(actor, output, monkeypatch):
+    """Where the process would end, the markers that it leaves."""
+
+    def end(code):
+        found = [json.loads(path.read_text()) for path in output.rglob("attempts/**/*.json")]
+        words.extend(sorted(found, key=lambda marker: marker["row_id"]))
+        raise ProcessEnded
+
+    words: list[dict] = []
+    monkeypatch.setattr(actor, "_exit", end)
+    return words
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA"),
+        RuntimeError("uncorrectable ECC error encountered"),
+        RuntimeError("CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+)
+def test_a_device_that_broke_ends_the_process_once_the_rest_is_committed(
+    actor, rows, output, monkeypatch, last_words, error
+):
+    render_batch = actor._renderer.render
+
+    def breaks_at_the_second_batch(batch, references):
+        if any(row.row_id == "row-2" for row in batch):
+            raise error
+        return render_batch(batch, references)
+
+    monkeypatch.setattr(actor._renderer, "render", breaks_at_the_second_batch)
+    monkeypatch.setattr(actor, "_config", dataclasses.replace(actor._config, batch_size=2))
+    with pytest.raises(ProcessEnded):
+        render(actor, rows)
+    commits = [json.loads(path.read_text()) for path in output.rglob("commits/**/*.json")]
+    assert {commit["row_id"] for commit in commits} == {"row-0", "row-1"}
+    assert [marker["row_id"] for marker in last_words] == ["row-2", "row-3"]
+    assert {marker["error_class"] for marker in last_words} == {ErrorClass.DEVICE_FAILED}
+    assert str(error).splitlines()[0] in last_words[0]["error"]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA out of memory. Tried to allocate"), RuntimeError("shapes do not match")]
+)
+def test_a_device_that_is_full_or_asked_for_nonsense_is_not_broken(error):
+    assert not is_device_broken(error)
+
+
+def test_a_render_that_hangs_ends_its_process_with_the_reason(actor, rows, monkeypatch, last_words):
+    ended = threading.Event()
+    exit_here = actor._exit
+
+    def end(code):
+        with contextlib.suppress(ProcessEnded):
+            exit_here(code)
+        ended.set()
+
+    def hangs(batch, references):
+        assert ended.wait(30)
+        raise ProcessEnded
+
+    monkeypatch.setattr(actor, "_exit", end)
+    monkeypatch.setattr(actor._renderer, "render", hangs)
+    monkeypatch.setattr(actor, "_config", dataclasses.replace(actor._config, render_timeout_s=0.01))
+    with pytest.raises(ProcessEnded):
+        render(actor, rows[:1])
+    [marker] = last_words
+    assert marker["error_class"] == ErrorClass.RENDER_TIMEOUT
+    assert "more than the 0.01 s allowed" in marker["error"]
+
+
+def test_markers_stand_while_rows_are_rendered_and_say_who_else_is(actor, rows, output, monkeypatch):
+    render_batch, seen = actor._renderer.render, []
+
+    def look(batch, references):
+        seen.extend(json.loads(path.read_text()) for path in output.rglob("attempts/**/*.json"))
+        return render_batch(batch, references)
+
+    monkeypatch.setattr(actor._renderer, "render", look)
+    monkeypatch.setattr(actor._attempts, "_begun", {rows[1].record_id: 2})
+    records = render(actor, rows[:2])
+    assert {marker["row_id"]: marker["attempt"] for marker in seen} == {"row-0": 1, "row-1": 3}
+    assert all(set(marker["in_flight"]) == {row.record_id for row in rows[:2]} for marker in seen)
+    assert {name: record["attempts"] for name, record in records.items()} == {"row-0": 1, "row-1": 3}
+    assert not list(output.rglob("attempts/**/*.json"))
+
+
+def test_a_row_that_a_dead_process_committed_is_not_made_again(actor, rows, monkeypatch):
+    [first] = render(actor, rows[:1]).values()
+    monkeypatch.setattr(actor, "_config", dataclasses.replace(actor._config, again=True))
+    monkeypatch.setattr(actor._publisher, "find", None)
+    assert render(actor, rows[:1])["row-0"]["finished_at"] == first["finished_at"]
+
+
+def test_an_actor_that_cannot_load_says_so_with_its_first_unit(tmp_path, actor, rows):
+    broken = RenderActor(dataclasses.replace(actor._config, model=str(tmp_path / "missing")))
+    [outcome] = broken(units_table([(3, rows)])).to_pylist()
+    assert outcome["unit_id"] == 3
+    assert "missing is not a folder" in outcome["internal_error"]
 
 
 def test_latents_that_are_not_finite_fail_their_row_alone(actor, rows, monkeypatch):

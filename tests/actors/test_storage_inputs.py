@@ -21,6 +21,7 @@ from actors.storage import (
     UriForbidden,
 )
 from schemas.run import FetchLimits
+from tests.support.dns import resolving
 from tests.support.http_server import (
     HttpServer,
     answer,
@@ -39,20 +40,6 @@ _PUBLIC_ADDRESS = "93.184.215.14"
 
 def _reader(server: HttpServer, **limits: Any) -> Storage:
     return Storage(FetchLimits(input_roots=(server.url,), **limits))
-
-
-def _resolving(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
-    """Lets every name resolve to these addresses, one after the other; returns what was asked."""
-    asked: list[str] = []
-
-    def getaddrinfo(host: str, port: int, **kwargs: Any) -> list[Any]:
-        asked.append(host)
-        address = answers[min(len(asked), len(answers)) - 1]
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        return [(family, socket.SOCK_STREAM, 6, "", (address, port))]
-
-    monkeypatch.setattr(storage_guard.socket, "getaddrinfo", getaddrinfo)
-    return asked
 
 
 @pytest.mark.parametrize("uri", ["ftp://h/x", "gs://b/x", "data:image/png;base64,AA", "s3://b/x"])
@@ -83,13 +70,13 @@ def test_scheme_outside_the_config(uri: str) -> None:
     ],
 )
 def test_addresses_that_are_not_public(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    _resolving(monkeypatch, address)
+    resolving(monkeypatch, address)
     with pytest.raises(UriForbidden, match="not a public address"):
         Storage().check_input("http://innocent.example/x.png")
 
 
 def test_a_public_address_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = _resolving(monkeypatch, _PUBLIC_ADDRESS)
+    asked = resolving(monkeypatch, _PUBLIC_ADDRESS)
     Storage().check_input("https://example.com/x.png")
     assert asked == ["example.com"]
 
@@ -116,7 +103,7 @@ def test_a_name_that_changes_its_address_after_the_check(
     """DNS rebinding: public when checked, loopback a moment later. The checked address is what is used."""
     http_server.on("/x", answer(200, b"secret"))
     port = http_server.url.rpartition(":")[2]
-    asked = _resolving(monkeypatch, _PUBLIC_ADDRESS, "127.0.0.1")
+    asked = resolving(monkeypatch, _PUBLIC_ADDRESS, "127.0.0.1")
     connected: list[str] = []
 
     def connect(self: object, host: str, *args: object) -> None:

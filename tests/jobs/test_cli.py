@@ -77,6 +77,8 @@ def test_every_field_has_a_flag_that_sets_it() -> None:
         "--dtype": "float32",
         "--max-failed-fraction": "0.1",
         "--price-per-gpu-hour": "1.2",
+        "--render-timeout-s": "60",
+        "--storage-patience-s": "30",
         "--limits.fetch-timeout-s": "5",
         "--limits.fetch-retries": "1",
         "--limits.max-image-bytes": "1000",

@@ -1,16 +1,15 @@
 """Two ways to run work units in tests: in this process, and on a local Ray."""
 
 import pytest
-import ray
 
-import pipeline.render
-from actors.render_actor import RenderActor
-from pipeline.render import actor_config
+from tests.support.rendering import render_in_process
 
 
 @pytest.fixture(scope="module")
 def local_ray():
     """One Ray for a module's runs; `ray_session` uses it instead of starting its own."""
+    import ray
+
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
@@ -19,11 +18,4 @@ def local_ray():
 @pytest.fixture
 def in_process(monkeypatch):
     """Renders without Ray, in this process: the flow of rows is the same, and starting takes no time."""
-
-    def render_units(prepared):
-        if prepared.units:
-            actor = RenderActor(actor_config(prepared))
-            for unit in prepared.units:
-                yield from actor.render_rows(unit)
-
-    monkeypatch.setattr(pipeline.render, "render_units", render_units)
+    render_in_process(monkeypatch)

@@ -3,8 +3,10 @@
 import pytest
 
 from pipeline.compute import Compute, Resources, choose_compute
-from pipeline.ledger import CommitIndex
-from pipeline.plan import Plan, make_plan, work_units
+from pipeline.plan import Plan, make_plan
+from pipeline.scratch import Scratch
+from pipeline.units import unit_sizes, work_units
+from schemas.identity import digest
 from schemas.planned import AssetRef, PlannedRow, unit_rows, units_table
 from schemas.run import RenderRun, UsageError
 from schemas.settings import RenderSettings
@@ -17,7 +19,7 @@ def planned(row_id: str, key: str | None = None, **values) -> PlannedRow:
     return PlannedRow(
         row_id=row_id,
         sample_index=0,
-        row_key=key or f"key-{row_id}",
+        row_key=digest(key or f"key-{row_id}"),
         prompt="p",
         style_images=[AssetRef(uri="a.png", location="/x/a.png", version="v", size_bytes=3)],
         seed=1,
@@ -41,18 +43,27 @@ class Planner:
         return chunk
 
 
-def make(*rows, index=None) -> Plan:
-    return make_plan(Reader(rows), Planner(), index or CommitIndex(), COMPUTE, 320)
+def committed(*rows, status="ok", error_class=None) -> Scratch:
+    """A scratch database that holds the commits of these rows."""
+    scratch = Scratch()
+    scratch.execute("CREATE TABLE held (record_id PRIMARY KEY, row_key, status, error_class, run_id)")
+    scratch.each(
+        "INSERT INTO held VALUES (?, ?, ?, ?, 'earlier')",
+        [(bytes.fromhex(row.record_id), bytes.fromhex(row.row_key), status, error_class) for row in rows],
+    )
+    return scratch
 
 
-def committed(*rows, status="ok") -> CommitIndex:
-    index = CommitIndex()
-    for row in rows:
-        index.key_of_record[row.record_id] = row.row_key
-        index.status_of_record[row.record_id] = status
-        if status == "ok":
-            index.record_of_video[row.row_key] = row.record_id
-    return index
+def make(*rows, held=None, **options) -> Plan:
+    return make_plan(Reader(rows), Planner(), held or committed(), COMPUTE, 320, **options)
+
+
+def to_render(plan: Plan) -> list[PlannedRow]:
+    return [row for group in sorted(plan.to_render) for row in plan.rows_to_render(group)]
+
+
+def units_of(plan: Plan) -> list[list[PlannedRow]]:
+    return list(work_units(plan, unit_sizes(plan, RUN, COMPUTE)))
 
 
 def test_every_row_is_in_exactly_one_place():
@@ -62,24 +73,24 @@ def test_every_row_is_in_exactly_one_place():
         planned("shares", "key-done"),
         planned("twin", "key-new"),
     )
-    plan = make(done, new, shares, twin, index=committed(done))
+    plan = make(done, new, shares, twin, held=committed(done))
     assert plan.already_done == {"ok": 1}
-    assert plan.to_render == [new]
-    assert plan.to_copy_now == [(shares, done.record_id)]
-    assert plan.to_copy_after == [(twin, new.record_id)]
+    assert to_render(plan) == [new]
+    assert list(plan.copies(of_finished=True)) == [(shares, done.record_id)]
+    assert list(plan.copies(of_finished=False)) == [(twin, new.record_id)]
     assert plan.records == 4
 
 
 def test_a_committed_failure_is_done_until_its_key_changes():
     row = planned("a")
-    assert make(row, index=committed(row, status="failed")).already_done == {"failed": 1}
-    assert make(planned("a", "another-key"), index=committed(row)).to_render
+    assert make(row, held=committed(row, status="failed")).already_done == {"failed": 1}
+    assert make(planned("a", "another-key"), held=committed(row)).to_render
 
 
 def test_units_hold_one_bucket_and_priority_and_urgent_rows_come_first():
     small = RenderSettings(num_frames=4)
     rows = [planned("a"), planned("b", settings=small), planned("c", priority=5), planned("d")]
-    units = work_units(make(*rows), RUN, COMPUTE)
+    units = units_of(make(*rows))
     assert [row.row_id for row in units[0]] == ["c"]
     assert sorted(row.row_id for unit in units for row in unit) == ["a", "b", "c", "d"]
     assert all(len({(row.bucket, row.priority) for row in unit}) == 1 for unit in units)
@@ -90,7 +101,7 @@ def test_units_are_whole_batches():
         planned(str(i), settings=RenderSettings(num_inference_steps=1, height=64, width=64))
         for i in range(400)
     ]
-    units = work_units(make(*rows), RUN, COMPUTE)
+    units = units_of(make(*rows))
     assert {len(unit) % RUN.batch_size for unit in units[:-1]} == {0}
     assert len(units) >= 2 * COMPUTE.actors
 
@@ -108,6 +119,11 @@ def test_a_unit_survives_the_way_through_parquet():
         ({"cpus_per_actor": 1}, Resources(2, 0, 1), "use a smaller --cpus-per-actor"),
         ({}, Resources(1, 0, 1), "need 1.75 CPUs, but there are 1"),
         ({"actors": 3}, Resources(16, 2, 1), "GPUs"),
+        (
+            {"actors": 2, "cpus_per_actor": 3},
+            Resources(8, 0, 1, ((2, 0),) * 4),
+            "0 fit on the nodes there are",
+        ),
         ({}, Resources(8, 0, 3), "local path on a cluster of 3 nodes"),
     ],
 )

@@ -1,36 +1,48 @@
 """The result of a run in numbers, and the exit code they lead to."""
 
+import pyarrow as pa
 import pytest
 
 from actors.records import Provenance
-from pipeline.summary import summarise
+from pipeline.agreement import Finding
+from pipeline.scratch import Scratch
+from pipeline.summary import RecordTotals, summarise
+from schemas.record import RECORD_SCHEMA
 from schemas.run import ExitCode
 
 PROVENANCE = Provenance("now", "0.1", "f" * 64, True, "stylecrafter", "float32", 0)
 PLAN = {"records": 4, "to_render": 2, "to_copy": 1, "already_done": {"ok": 1}}
 
 
-def record(status="ok", key="k", run_id="now", **values):
-    empty = {"error_class": None, "timings": None, "clip_text": None, "clip_style": None, "clip_temp": None}
-    return {**empty, "status": status, "row_key": key, "run_id": run_id, **values}
+NULLABLE = pa.schema([field.with_nullable(True) for field in RECORD_SCHEMA])
 
 
-def summary(*records, plan=PLAN):
-    return summarise(plan, list(records), PROVENANCE, wall_s=10.0)
+def record(status="ok", key="a", run_id="now", **values):
+    return {"status": status, "row_key": key * 32, "run_id": run_id, **values}
 
 
-def test_everything_ok():
+def summary(*records, plan=PLAN, parts=1, problems=None):
+    totals = RecordTotals(Scratch(), PROVENANCE.run_id)
+    for part in range(parts):
+        totals.add(pa.Table.from_pylist(records[part::parts], schema=NULLABLE))
+    return summarise(plan, totals, PROVENANCE, 10.0, problems or {})
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_everything_ok(parts):
     timings = {"condition_s": 0.5, "denoise_s": 2.0, "decode_s": None, "score_s": 0.25, "encode_s": 9.0}
     result = summary(
         record(key="a", timings=timings, clip_text=0.2),
         record(key="a", timings=timings, clip_text=0.2),  # shares the video of the first
         record(key="b", timings=timings, clip_text=0.3),
         record(key="c", run_id="earlier", timings=timings, clip_text=0.1),
+        parts=parts,
     )
     assert result.statuses == {"ok": 4}
     assert result.exit_code(0.0) == ExitCode.DONE
     assert (result.rendered, result.reused) == (2, 2)
     assert result.render_s == 5.5
+    assert result.problems == {}
     assert result.mean_scores == {"clip_text": pytest.approx(0.2)}
 
 
@@ -51,3 +63,9 @@ def test_a_record_without_a_commit_is_missed():
 def test_an_empty_manifest_is_done():
     plan = {"records": 0, "to_render": 0, "to_copy": 0, "already_done": {}}
     assert summary(plan=plan).exit_code(0.0) == ExitCode.DONE
+
+
+def test_other_differences_are_told_by_kind():
+    result = summary(*[record()] * 4, problems={Finding.MISSING_VIDEO: 2})
+    assert result.as_json()["problems"] == {"missing_video": 2}
+    assert result.exit_code(1.0) == ExitCode.INFRASTRUCTURE

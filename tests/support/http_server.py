@@ -77,7 +77,8 @@ def answer(status: int = 200, body: bytes = b"", **headers: str) -> Answer:
     """A whole answer; `headers` with underscores for dashes."""
 
     def send(handler: BaseHTTPRequestHandler, stopping: threading.Event) -> None:
-        _start(handler, status, {"Content-Length": str(len(body)), **headers})
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        _start(handler, status, {"Content-Length": str(len(body)), **named})
         if handler.command != "HEAD":
             handler.wfile.write(body)
 
@@ -131,6 +132,26 @@ def dripping_headers() -> Answer:
     def send(handler: BaseHTTPRequestHandler, stopping: threading.Event) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
         _until_hung_up(handler, stopping, b"X: y\r\n", _DRIP_PAUSE_S)
+
+    return send
+
+
+def endless_headers() -> Answer:
+    """One header after the other, as fast as it goes."""
+
+    def send(handler: BaseHTTPRequestHandler, stopping: threading.Event) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        _until_hung_up(handler, stopping, b"X: " + b"y" * 4096 + b"\r\n", 0)
+
+    return send
+
+
+def slow(pause_s: float, then: Answer) -> Answer:
+    """An answer that takes its time to begin."""
+
+    def send(handler: BaseHTTPRequestHandler, stopping: threading.Event) -> None:
+        stopping.wait(pause_s)
+        then(handler, stopping)
 
     return send
 

@@ -1,0 +1,128 @@
+"""Injects faults into the product and proves that it keeps its promise: nothing lost, nothing twice, nothing falsely ok.
+
+python -m benchmarks.faults [--quick] [--kinds KIND ...] [--rounds N] [--seed N]
+
+About 30 minutes on two slow cores, about 5 with --quick. Needs a POSIX machine with /proc and no GPU or network.
+Exit code 1 if any promise broke.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.faults.lab import (
+    ROOT,
+    Lab,
+    run_environment,
+    video_hashes,
+    write_lab,
+    write_manifest,
+)
+from benchmarks.faults.life import Result, local_arguments
+from benchmarks.faults.mutations import MUTATIONS
+from benchmarks.faults.outputs import LocalOutput
+from benchmarks.faults.scenarios import SCENARIOS
+from benchmarks.faults.table import figures, table
+from schemas.run import ExitCode
+
+_EACH = 10
+_REFERENCE_RUNS = 3  # on a very busy machine, Ray may not start
+_POOL_ROWS, _QUICK_POOL_ROWS = 56, 20
+_MORE = {"kill_driver": 12, "kill_actor": 12}
+KINDS = [kind for scenario in SCENARIOS for kind in scenario.KINDS]
+
+
+def main() -> int:
+    given = _arguments()
+    started = time.monotonic()
+    counts = {kind: 1 if given.quick else _MORE.get(kind, _EACH) for kind in given.kinds}
+    folder = Path(tempfile.mkdtemp(prefix="faults-", dir=given.folder))
+    ray_folder = Path(
+        tempfile.mkdtemp(prefix="fr-")
+    )  # short: the names of Unix sockets may have 107 characters
+    results: list[Result] = []
+    try:
+        for number in range(given.rounds):
+            pool_rows = _QUICK_POOL_ROWS if given.quick else _POOL_ROWS
+            environment = run_environment(folder / f"round-{number}", ray_folder)
+            lab = Lab(
+                folder / f"round-{number}", given.seed + number, given.mutate, environment, {}, pool_rows
+            )
+            _prepare(lab)
+            results += _round(lab, counts)
+    finally:
+        shutil.rmtree(ray_folder, ignore_errors=True)
+    print(table(results, given.kinds))
+    print(
+        f"seed {given.seed}, {given.rounds} rounds, {(time.monotonic() - started) / 60:.1f} min; kept in {folder}"
+    )
+    for problem in (f"{result.scenario}: {problem}" for result in results for problem in result.problems):
+        print(problem)
+    for fault in (fault for result in results for fault in result.missed):
+        print(f"not injected, its moment never came: {fault.id}")
+    for figure in figures(results):
+        print(figure.as_json_line())
+    broken = any(result.problems for result in results)
+    missing = any(result.missed for result in results)
+    if not broken and not missing:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 1 if broken or missing else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.faults",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="one fault of each kind, a few minutes")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=", ".join(KINDS)
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="how often everything is done (default: 1)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the faults' places; rounds count it up (default: 0)"
+    )
+    parser.add_argument(
+        "--mutate", choices=sorted(MUTATIONS), help="break the product on purpose: then this must turn red"
+    )
+    parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
+    return parser.parse_args()
+
+
+def _prepare(lab: Lab) -> None:
+    """Writes the lab, and renders its good rows without faults and without hooks."""
+    write_lab(lab.folder, lab.pool_rows)
+    write_manifest(lab.base / "reference.parquet", lab.pool(lab.pool_rows))
+    output = LocalOutput(lab.folder / "out" / "reference")
+    command = [sys.executable, "-m", "jobs.render", *local_arguments(lab, "reference.parquet", output)]
+    for _ in range(_REFERENCE_RUNS):
+        done = subprocess.run(command, cwd=ROOT, env=lab.environment, capture_output=True, check=False)
+        if done.returncode != ExitCode.INFRASTRUCTURE:
+            break
+    if done.returncode:
+        raise SystemExit(f"the run without faults ended with {done.returncode}:\n{done.stderr.decode()}")
+    lab.reference |= video_hashes(output)
+
+
+def _round(lab: Lab, counts: Mapping[str, int]) -> list[Result]:
+    results = []
+    for scenario in SCENARIOS:
+        if any(counts.get(kind) for kind in scenario.KINDS):
+            result = scenario.run(lab, counts)
+            results.append(result)
+            print(
+                f"{result.scenario}: {len(result.injected)} faults in {result.runs} runs, {result.wall_s:.0f} s, "
+                f"{len(result.problems)} broken promises",
+                flush=True,
+            )
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main())
