@@ -14,6 +14,7 @@ def main() -> int:
     from pipeline.prepare import prepare
     from pipeline.present import print_plan, print_summary  # after the flags: --help need not wait for torch
     from pipeline.render import render
+    from pipeline.report import write_report
 
     console = Console()
     prepared = prepare(run)
@@ -22,6 +23,9 @@ def main() -> int:
         console.print("starting the render actors; each loads the model first", highlight=False)
     summary = render(prepared)
     print_summary(summary, run.output, console)
+    console.print(
+        f"report  {write_report(prepared.storage, prepared.run.output)}", highlight=False, markup=False
+    )
     return summary.exit_code(run.max_failed_fraction)
 
 

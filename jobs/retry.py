@@ -13,6 +13,7 @@ def main() -> int:
     retry = load_config(RetryRun, None, prog="python -m jobs.retry", description=__doc__)
     from pipeline.present import print_plan, print_summary  # after the flags: --help need not wait for torch
     from pipeline.render import render
+    from pipeline.report import write_report
     from pipeline.retry import prepare_retry
 
     console = Console()
@@ -22,6 +23,9 @@ def main() -> int:
         return ExitCode.DONE
     summary = render(prepared)
     print_summary(summary, prepared.run.output, console)
+    console.print(
+        f"report  {write_report(prepared.storage, prepared.run.output)}", highlight=False, markup=False
+    )
     return summary.exit_code(prepared.run.max_failed_fraction)
 
 
