@@ -91,9 +91,9 @@ def _data(work: Path) -> list[Stage]:
 
 def _model(work: Path) -> list[Stage]:
     start = work / "start"
-    stills, clips, styled, both = (
-        str(work / name / "manifest.parquet")
-        for name in ("neutral_stills", "neutral_clips", "styled_stills", "neutral_*")
+    stills, clips, styled, everything = (
+        str(work / "data" / name / "manifest.parquet")
+        for name in ("neutral_stills", "neutral_clips", "styled_stills", "*")
     )
     mixed = ("--style-data", styled)
     return [
@@ -104,8 +104,8 @@ def _model(work: Path) -> list[Stage]:
             start / "fingerprint",
             0.01,
         ),
-        _trained(work, "base_stills", "jobs.train_base", start, stills, hours=0.8),
-        _trained(work, "base", "jobs.train_base", _model_of(work, "base_stills"), both, hours=1.5),
+        _trained(work, "base_stills", "jobs.train_base", start, stills, hours=0.5),
+        _trained(work, "base", "jobs.train_base", _model_of(work, "base_stills"), everything, hours=1.0),
         _trained(work, "style", "jobs.train_style", _model_of(work, "base"), styled, hours=1.5),
         _trained(work, "temporal", "jobs.train_temporal", _model_of(work, "style"), clips, mixed, hours=0.8),
     ]
@@ -146,7 +146,7 @@ def _result(work: Path) -> list[Stage]:
 
 
 def _drawn(work: Path, name: str, arguments: tuple[str, ...]) -> Stage:
-    folder = work / name
+    folder = work / "data" / name
     command = ("examples.demo_world", "--output", str(folder), *arguments)
     return Stage(name, "training data", (command,), folder / "manifest.parquet", 0.1)
 
