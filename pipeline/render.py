@@ -76,8 +76,7 @@ def render_units(prepared: PreparedRun) -> Generator[Record, None, None]:
     """One record per row to render, as the actors finish them. Frames never leave an actor."""
     if not prepared.unit_count:
         return
-    _configure_ray_data(prepared)
-    with ray_session():
+    with DataContext.current(_ray_data_context(prepared)), ray_session():
         yield from Rounds(prepared, partial(run_round, prepared), living_nodes).records()
 
 
@@ -138,14 +137,14 @@ def _render_timeout_s(prepared: PreparedRun) -> float:
     return prepared.run.render_timeout_s or max(_MIN_TIMEOUT_S, _GENEROUS * slowest_batch_s)
 
 
-def _configure_ray_data(prepared: PreparedRun) -> None:
+def _ray_data_context(prepared: PreparedRun) -> DataContext:
     """Ray Data counts blocks; rows are counted here, against the manifest."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a unit that was lost is no news for the user
     # `max_task_retries` has no named parameter in Ray 2.60, and passing it otherwise warns.
     warnings.filterwarnings(
         "ignore", message="`ray_remote_args` is deprecated", category=RayDeprecationWarning
     )
-    context = DataContext.get_current()
+    context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # else the actor's own error does not reach the driver
     context.max_errored_blocks = (
@@ -155,6 +154,7 @@ def _configure_ray_data(prepared: PreparedRun) -> None:
     # A render that hangs is ended by its own process; this is for what that cannot see.
     patience_s = max(_MIN_TIMEOUT_S, _GENEROUS * prepared.longest_unit_s) + _render_timeout_s(prepared)
     context.execution_no_progress_timeout_s = int(patience_s + prepared.run.storage_patience_s)
+    return context
 
 
 def _commit(commits: CommitStore, records: Iterable[Record]) -> int:

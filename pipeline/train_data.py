@@ -145,6 +145,7 @@ def _context(plan: DataPlan) -> DataContext:
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # else the reader's own error does not reach the worker
+    context.max_errored_blocks = 0  # samples are never lost without a word
     context.wait_for_min_actors_s = max(1, int(plan.start_timeout_s))  # else it waits for ever
     context.custom_execution_callback_classes = [_PacedScheduling]
     context.execution_options.preserve_order = True

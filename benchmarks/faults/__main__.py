@@ -33,14 +33,13 @@ from schemas.run import ExitCode
 _EACH = 10
 _REFERENCE_RUNS = 3  # on a very busy machine, Ray may not start
 _POOL_ROWS, _QUICK_POOL_ROWS = 56, 20
-_MORE = {"kill_driver": 12, "kill_actor": 12}
 KINDS = [kind for scenario in SCENARIOS for kind in scenario.KINDS]
 
 
 def main() -> int:
     given = _arguments()
     started = time.monotonic()
-    counts = {kind: 1 if given.quick else _MORE.get(kind, _EACH) for kind in given.kinds}
+    counts = dict.fromkeys(given.kinds, 1 if given.quick else _EACH)
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir=given.folder))
     ray_folder = Path(
         tempfile.mkdtemp(prefix="fr-")
