@@ -273,7 +273,7 @@ def where_it_said(told: str) -> list[str]:
     return [line for line in told.splitlines() if "goes on" in line or "begins" in line]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_worker_costs_nothing_but_time(make: Make, workers: int) -> None:
     steps = 120  # so many that the kill comes well before the end
     run = make(f"killed-{workers}", workers=workers, steps=steps, checkpoint_every=20, max_failures=1)
