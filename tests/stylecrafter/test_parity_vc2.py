@@ -270,9 +270,10 @@ def full_layout() -> dict:
 def test_every_key_of_the_full_size_model_fits(files, full_layout):
     shapes = {key: x for key, x in files.tensors["checkpoint"].items() if key not in full_layout["removed"]}
     added = {key: torch.empty(shape, device="meta") for key, shape in full_layout["added"].items()}
-    tensors = {role: files.tensors[role] for role in ("adapter", "open_clip")}
-    content = PublishedFiles(files.paths, tensors | {"checkpoint": shapes | added})
-    content.paths.pop("temporal", None)
+    tensors = {role: files.tensors[role] for role in ("adapter", "open_clip")} | {
+        "checkpoint": shapes | added
+    }
+    content = PublishedFiles({role: files.paths[role] for role in tensors}, tensors)
     parts = plan_parts(content, published_params(content, None, None))
     assert plan_problems(content, parts) == []
     (unet,) = (part for part in parts if part.name == "unet")

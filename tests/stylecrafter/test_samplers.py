@@ -1,14 +1,17 @@
 """Samplers besides the published one, guidance intervals, and the switches that trade speed for exactness."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from examples.untrained_model import build_untrained_pipeline
 from stylecrafter import StyleCrafterPipeline
 from stylecrafter.noise_schedule import ScaledDDIMScheduler
 from stylecrafter.sampling import SAMPLERS, draw_noise, prepare_sampler, sample
 from stylecrafter.speed import SpeedOptions, apply_speed_options
+from stylecrafter.style_adapter import StyleAdapter
+from stylecrafter.unet import ATTENTION_DOWN, ATTENTION_UP, StyleCrafterUNet
 
 SCHEDULE = {
     "beta_schedule": "scaled_linear",
@@ -225,17 +228,24 @@ def test_fp8_weights(pipeline, own, render):
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_compiled(monkeypatch, check):
+def test_compiled(monkeypatch):
     """Traced in one graph; the backend that makes code of it is torch's affair and takes minutes."""
-    pipeline = build_untrained_pipeline(seed=1, channels=(32, 32), layers_per_block=1)
-    unet = pipeline.unet
-    latents, text = torch.randn(1, 4, 2, 8, 8), torch.randn(1, 77, unet.config.cross_attention_dim)
-    style = pipeline.style_adapter.condition(torch.randn(1, 8, unet.config.cross_attention_dim))
-    expected = unet(latents, 500, text, style).sample
+    unet = StyleCrafterUNet(
+        block_out_channels=(32,),
+        down_block_types=(ATTENTION_DOWN,),
+        up_block_types=(ATTENTION_UP,),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=16,
+    ).eval()
+    channels = unet.style_layer_channels
+    adapter = StyleAdapter(image_dim=16, context_dim=16, num_layers=1, layer_channels=channels)
+    inputs = torch.randn(1, 4, 2, 4, 4), 500, torch.randn(1, 7, 16), adapter.condition(torch.randn(1, 8, 16))
+    expected = unet(*inputs).sample
     compiled = type(unet).compile
     monkeypatch.setattr(type(unet), "compile", lambda unet: compiled(unet, backend="eager", fullgraph=True))
-    apply_speed_options(pipeline, SpeedOptions(compile=True))
-    check(unet(latents, 500, text, style).sample, expected, ROUNDING)
+    apply_speed_options(SimpleNamespace(unet=unet), SpeedOptions(compile=True))
+    assert torch.allclose(unet(*inputs).sample, expected, atol=1e-5)
 
 
 def test_attention_broadcast_of_one_step_changes_nothing(pipeline, own, render, check):
