@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.faults.lab import (
@@ -39,38 +38,30 @@ KINDS = [kind for scenario in SCENARIOS for kind in scenario.KINDS]
 def main() -> int:
     given = _arguments()
     started = time.monotonic()
-    counts = dict.fromkeys(given.kinds, 1 if given.quick else _EACH)
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir=given.folder))
-    ray_folder = Path(
-        tempfile.mkdtemp(prefix="fr-")
-    )  # short: the names of Unix sockets may have 107 characters
+    # Short, since the names of Unix sockets may have 107 characters.
+    ray_folder = Path(tempfile.mkdtemp(prefix="fr-"))
     results: list[Result] = []
     try:
-        for number in range(given.rounds):
-            pool_rows = _QUICK_POOL_ROWS if given.quick else _POOL_ROWS
-            environment = run_environment(folder / f"round-{number}", ray_folder)
-            lab = Lab(
-                folder / f"round-{number}", given.seed + number, given.mutate, environment, {}, pool_rows
-            )
-            _prepare(lab)
-            results += _round(lab, counts)
+        for seed in range(given.seed, given.seed + given.rounds):
+            results += _round(folder / f"seed-{seed}", ray_folder, seed, given)
     finally:
         shutil.rmtree(ray_folder, ignore_errors=True)
+    green = not any(result.problems or result.missed for result in results)
     print(table(results, given.kinds))
-    print(
-        f"seed {given.seed}, {given.rounds} rounds, {(time.monotonic() - started) / 60:.1f} min; kept in {folder}"
-    )
-    for problem in (f"{result.scenario}: {problem}" for result in results for problem in result.problems):
-        print(problem)
-    for fault in (fault for result in results for fault in result.missed):
-        print(f"not injected, its moment never came: {fault.id}")
+    print(f"seed {given.seed}, {given.rounds} rounds, {(time.monotonic() - started) / 60:.1f} minutes")
+    for result in results:
+        for problem in result.problems:
+            print(f"{result.scenario}: {problem}")
+        for fault in result.missed:
+            print(f"{result.scenario}: {fault.id} was not injected, its moment never came")
+    if green:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        print(f"outputs, logs and events are kept in {folder}")
     for figure in figures(results):
         print(figure.as_json_line())
-    broken = any(result.problems for result in results)
-    missing = any(result.missed for result in results)
-    if not broken and not missing:
-        shutil.rmtree(folder, ignore_errors=True)
-    return 1 if broken or missing else 0
+    return 0 if green else 1
 
 
 def _arguments() -> argparse.Namespace:
@@ -94,6 +85,25 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _round(folder: Path, ray_folder: Path, seed: int, given: argparse.Namespace) -> list[Result]:
+    """All scenarios that have one of the chosen kinds, with faults at the places that the seed gives."""
+    pool_rows = _QUICK_POOL_ROWS if given.quick else _POOL_ROWS
+    lab = Lab(folder, seed, given.mutate, run_environment(folder, ray_folder), {}, pool_rows)
+    _prepare(lab)
+    counts = dict.fromkeys(given.kinds, 1 if given.quick else _EACH)
+    results = []
+    for scenario in SCENARIOS:
+        if not counts.keys().isdisjoint(scenario.KINDS):
+            result = scenario.run(lab, counts)
+            results.append(result)
+            print(
+                f"{result.scenario}: {len(result.injected)} faults in {result.runs} runs, {result.wall_s:.0f} s, "
+                f"{len(result.problems)} broken promises",
+                flush=True,
+            )
+    return results
+
+
 def _prepare(lab: Lab) -> None:
     """Writes the lab, and renders its good rows without faults and without hooks."""
     write_lab(lab.folder, lab.pool_rows)
@@ -107,20 +117,6 @@ def _prepare(lab: Lab) -> None:
     if done.returncode:
         raise SystemExit(f"the run without faults ended with {done.returncode}:\n{done.stderr.decode()}")
     lab.reference |= video_hashes(output)
-
-
-def _round(lab: Lab, counts: Mapping[str, int]) -> list[Result]:
-    results = []
-    for scenario in SCENARIOS:
-        if any(counts.get(kind) for kind in scenario.KINDS):
-            result = scenario.run(lab, counts)
-            results.append(result)
-            print(
-                f"{result.scenario}: {len(result.injected)} faults in {result.runs} runs, {result.wall_s:.0f} s, "
-                f"{len(result.problems)} broken promises",
-                flush=True,
-            )
-    return results
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from actors.parallel import list_by_prefix, parallel_map
-from actors.storage import Storage
+from actors.storage import ObjectStat, Storage
 
 
 def test_results_come_in_the_order_of_the_items():
@@ -38,12 +38,29 @@ def test_an_error_is_raised_in_its_turn():
         next(results)
 
 
-@pytest.mark.parametrize("files", [0, 3, 1_200])
-def test_a_folder_of_prefixes_is_listed_whole(tmp_path, files):
-    names = {f"{number % 256:02x}/{number:032x}.json" for number in range(files)}
-    for prefix in {name[:2] for name in names}:
-        (tmp_path / "root" / prefix).mkdir(parents=True)
-    for name in names:
-        (tmp_path / "root" / name).touch()
-    found = [stat.uri for stat in list_by_prefix(Storage(), str(tmp_path / "root"))]
-    assert sorted(found) == sorted(str(tmp_path / "root" / name) for name in names)
+class PagedStore:
+    """Stands for S3: lists what lies below a folder, and counts how often it is asked."""
+
+    def __init__(self, files: int):
+        self.uris = [f"s3://b/root/{number % 256:02x}/{number:032x}.json" for number in range(files)]
+        self.asked = []
+
+    def list(self, uri):
+        self.asked.append(uri)
+        return (ObjectStat(name, 1, "v") for name in self.uris if name.startswith(f"{uri}/"))
+
+
+@pytest.mark.parametrize(("files", "requests"), [(0, 1), (3, 1), (999, 1), (1_200, 257)])
+def test_a_folder_of_prefixes_is_listed_whole_and_a_small_one_at_once(files, requests):
+    store = PagedStore(files)
+    found = [stat.uri for stat in list_by_prefix(store, "s3://b/root")]
+    assert sorted(found) == sorted(store.uris)
+    assert len(store.asked) == requests
+
+
+def test_a_local_folder_is_listed_whole(tmp_path):
+    for prefix in ("00", "ff"):
+        (tmp_path / prefix).mkdir()
+        (tmp_path / prefix / "a.json").touch()
+    found = [stat.uri for stat in list_by_prefix(Storage(), str(tmp_path))]
+    assert sorted(found) == [f"{tmp_path}/00/a.json", f"{tmp_path}/ff/a.json"]

@@ -53,7 +53,7 @@ def run(lab: Lab, counts: Mapping[str, int]) -> Result:
     write_manifest(lab.base / "kills.parquet", rows)
     output = LocalOutput(lab.folder / "out" / "kills")
     arguments = local_arguments(lab, "kills.parquet", output, "--unit-rows", "1")
-    life = Life(lab, "kills", output, arguments, lab.expected(rows), [*faults, *leases])
+    life = Life(lab, "kills", output, arguments, lab.expected(rows), [*faults, *leases], may_break=True)
     life.run_until_done(between=lambda: _count_lease(life, output, leases))
     return life.result(started)
 

@@ -49,7 +49,7 @@ def run(lab: Lab, counts: Mapping[str, int]) -> Result:
             "--unit-rows",
             "1",
         )
-        life = Life(lab, "nodes", output, [*arguments, *flags], lab.expected(rows), faults)
+        life = Life(lab, "nodes", output, [*arguments, *flags], lab.expected(rows), faults, may_break=True)
         life.environment = server.environment()
         with _cluster(life) as cluster:
             life.environment = server.environment() | {"RAY_ADDRESS": cluster.address}

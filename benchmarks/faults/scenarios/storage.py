@@ -41,7 +41,7 @@ def run(lab: Lab, counts: Mapping[str, int]) -> Result:
         output = S3Output(server.client(), "outputs", "storage")
         arguments = ("--manifest", "s3://styles/storage.parquet", "--model", "s3://styles/model")
         flags = ("--output", output.uri, "--storage-patience-s", str(_PATIENCE_S))
-        life = Life(lab, "storage", output, [*arguments, *flags], lab.expected(rows), faults)
+        life = Life(lab, "storage", output, [*arguments, *flags], lab.expected(rows), faults, may_break=True)
         with FaultyProxy(server.endpoint) as proxy:
             proxy.faults = Schedule(faults, life.directory.claim, lab.seed)
             life.environment = server.environment() | {"AWS_ENDPOINT_URL": proxy.url}
