@@ -68,6 +68,11 @@ class Guidance:
         if self.form not in DUAL_FORMS:
             raise ValueError(f"guidance is {self.form!r}; allowed are {', '.join(map(repr, DUAL_FORMS))}")
 
+    def of_rows(self, rows: Sequence[int]) -> Guidance:
+        """The guidance of some rows of the batch."""
+        style_B = None if self.style_scale_B is None else self.style_scale_B[rows]
+        return Guidance(self.text_scale_B[rows], style_B, self.form)
+
     @property
     def needs_uncond(self) -> bool:
         """Whether any row needs the unconditional branch."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from einops import rearrange
 from PIL import Image
 
 from stylecrafter.attention import StyleCondition
+from stylecrafter.decoding import LatentDecoding
 from stylecrafter.depth import DepthClip, depth_features, depth_size, prepare_depth
 from stylecrafter.guidance import Guidance, GuidedModel
 from stylecrafter.sampling import StepCallback, draw_noise, prepare_sampler, sample
@@ -35,13 +34,8 @@ from stylecrafter.validation import (
 )
 
 
-class StyleCrafterStages(DiffusionPipeline):
+class StyleCrafterStages(LatentDecoding, DiffusionPipeline):
     """What a renderer of many rows calls itself, to keep what repeats; the components are the subclass's."""
-
-    @property
-    def vae_scale_factor(self) -> int:
-        """Pixels per latent pixel along one side."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
     def size_multiple(self) -> int:
@@ -218,29 +212,6 @@ class StyleCrafterStages(DiffusionPipeline):
             guidance_interval=guidance_interval,
             callback=callback,
         )
-
-    @torch.no_grad()
-    def decode_latents_to_float(self, latents_BCTHW: torch.Tensor, chunk_frames: int = 8) -> torch.Tensor:
-        """Latents -> frames [B, 3, T, H, W], nominally in [-1, 1] but not clamped, float32.
-
-        Args:
-            chunk_frames: frames decoded together, at least 1.
-        """
-        batch = len(latents_BCTHW)
-        frames_NCHW = rearrange(latents_BCTHW, "b c t h w -> (b t) c h w").to(self.vae.dtype)
-        frames_NCHW = frames_NCHW / self.vae.config.scaling_factor
-        decoded = [self.vae.decode(chunk).sample.float() for chunk in frames_NCHW.split(chunk_frames)]
-        return rearrange(torch.cat(decoded), "(b t) c h w -> b c t h w", b=batch)
-
-    def decode_latents(self, latents_BCTHW: torch.Tensor, chunk_frames: int = 8) -> np.ndarray:
-        """Latents -> RGB frames uint8 [B, T, H, W, 3]; values are truncated, not rounded, as published."""
-        return self.frames_to_uint8(self.decode_latents_to_float(latents_BCTHW, chunk_frames))
-
-    @staticmethod
-    def frames_to_uint8(frames_BCTHW: torch.Tensor) -> np.ndarray:
-        """Frames in [-1, 1] (clamped) -> RGB uint8 [B, T, H, W, 3], truncated as published."""
-        frames_uint8 = ((frames_BCTHW.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)
-        return rearrange(frames_uint8, "b c t h w -> b t h w c").cpu().numpy()
 
     def _condition(
         self,
