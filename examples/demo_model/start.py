@@ -18,6 +18,9 @@ from stylecrafter.unet import ATTENTION_DOWN, ATTENTION_UP, StyleCrafterUNet
 # 3.5 cells wide, they stayed blobs.
 _CHANNELS = (32, 64, 128)
 _HEAD_WIDTH = 16
+# 4 channels a group on the finest grid. With the published 32 groups it would be 1: every channel loses its mean, and the
+# loss is as far after 300 s as with 8 groups after 180.
+_NORM_GROUPS = 8
 _FRAMES = 8
 _SIDE = 64
 
@@ -38,6 +41,7 @@ def build_start(encoders: Path, seed: int) -> StyleCrafterPipeline:
         cross_attention_dim=text_width,
         attention_head_dim=_HEAD_WIDTH,
         temporal_length=_FRAMES,
+        norm_num_groups=_NORM_GROUPS,
     )
     _silence_temporal_layers(unet)
     pipeline = StyleCrafterPipeline(
