@@ -19,6 +19,7 @@ _SCHEMA = pa.schema(
         pa.field("target_shape", pa.list_(pa.int64())),
         pa.field("reference", pa.large_binary()),
         pa.field("reference_shape", pa.list_(pa.int64())),
+        pa.field("depth", pa.large_binary()),
         pa.field("captions", pa.list_(pa.string())),
         pa.field("problems", pa.list_(pa.string())),
     ]
@@ -35,6 +36,7 @@ class MicroBatch:
     target_BTHWC: np.ndarray  # uint8 RGB
     reference_B3HW: np.ndarray | None  # float32, as `StyleImageProcessor.style` gives it
     captions: list[str]
+    depth_BTHWC: np.ndarray | None = None  # uint8 RGB of the target's shape, grey
     problems: list[str] = field(default_factory=list)  # what could not be read, and what stands in for it
 
 
@@ -60,6 +62,7 @@ def _as_row(batch: MicroBatch) -> dict[str, Any]:
         "target_shape": batch.target_BTHWC.shape,
         "reference": None if reference is None else reference.tobytes(),
         "reference_shape": None if reference is None else reference.shape,
+        "depth": None if batch.depth_BTHWC is None else batch.depth_BTHWC.tobytes(),
         "captions": batch.captions,
         "problems": batch.problems,
     }
@@ -77,6 +80,7 @@ def _from_row(row: dict[str, pa.Scalar]) -> MicroBatch:
             else None
         ),
         captions=row["captions"].as_py(),
+        depth_BTHWC=(_array(row["depth"], row["target_shape"], np.uint8) if row["depth"].is_valid else None),
         problems=row["problems"].as_py(),
     )
 

@@ -15,6 +15,8 @@ from schemas.manifest import ManifestError
 from schemas.run import InfrastructureError
 from schemas.training import COLUMNS, KINDS, TRAINING_SCHEMA, Kind, check_training_schema, usable_rows
 
+_SHOWN_FILES = 5
+
 
 @dataclass(frozen=True)
 class TrainingRow:
@@ -24,6 +26,12 @@ class TrainingRow:
     location: str  # where that is, with relative URIs resolved
     caption: str
     style_id: str | None
+    depth: str | None = None  # where its depth is
+
+    def depth_row(self) -> "TrainingRow":
+        """The row whose picture or video is this one's depth."""
+        assert self.depth is not None, "the plan needs no depth"
+        return TrainingRow(redact(self.depth), self.depth, "", None)
 
 
 class TrainingRows:
@@ -95,9 +103,11 @@ class TrainingRows:
         return np.searchsorted(self._rows[wanted], others[others != row])
 
     def _row(self, row: int) -> TrainingRow:
-        uri, caption, style_id = (self._column(name)[row].as_py() for name in ("uri", "caption", "style_id"))
+        names = ("uri", "caption", "style_id", "depth_uri")
+        uri, caption, style_id, depth_uri = (self._column(name)[row].as_py() for name in names)
         file = self._files[int(np.searchsorted(self._ends, row, side="right"))]
-        return TrainingRow(redact(uri), resolve(uri, file), caption, style_id)
+        depth = None if depth_uri is None else resolve(depth_uri, file)
+        return TrainingRow(redact(uri), resolve(uri, file), caption, style_id, depth)
 
     def _index_styles(self, kinds: np.ndarray) -> None:
         encoded = self._column("style_id").dictionary_encode()
@@ -112,35 +122,56 @@ class TrainingRows:
         return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
-def read_training_rows(storage: Storage, manifests: Sequence[str]) -> TrainingRows:
+def read_training_rows(
+    storage: Storage, manifests: Sequence[str], *, needs_depth: bool = False
+) -> TrainingRows:
     """Every usable row of all manifests, in the order of manifests, files and rows.
 
+    A file that is damaged, or has other columns, costs its own rows only, and `warnings` tells why.
+
+    Args:
+        needs_depth: rows without `depth_uri` cannot be used.
+
     Raises:
-        ManifestError: there is no such manifest, it is broken, or has no usable row; names file and column.
+        ManifestError: there is no such manifest, or no usable row in any of them; names file and column.
         InfrastructureError: the storage failed.
     """
     tables: list[pa.Table] = []
     files: list[tuple[str, int]] = []
     skipped: Counter[str] = Counter()
     warnings: list[str] = []
+    broken: list[str] = []
     for uri in manifests:
         for file in _expand(storage, uri):
             try:
                 table, warned = _read(storage, file)
-                usable, reasons = usable_rows(table)
+                usable, reasons = usable_rows(table, needs_depth)
             except (ManifestError, pa.ArrowException) as error:
-                raise ManifestError(f"{redact(file)}: {error}") from None
+                broken.append(f"{redact(file)}: {error}")
+                continue
             tables.append(usable)
             files.append((file, usable.num_rows))
             skipped += reasons
             warnings += [warning for warning in warned if warning not in warnings]
     if not any(rows for _, rows in files):
-        why = "; ".join(f"{reason} ({count} rows)" for reason, count in skipped.most_common())
+        why = "; ".join([*broken, *(f"{reason} ({count} rows)" for reason, count in skipped.most_common())])
         raise ManifestError(
             f"{', '.join(map(redact, manifests))}: no row can be used: {why or 'there are no rows'}"
         )
+    warnings += _told(broken, len(files))
     table = pa.concat_tables([TRAINING_SCHEMA.empty_table(), *tables])
     return TrainingRows(table, files, skipped, warnings)
+
+
+def _told(broken: Sequence[str], used: int) -> list[str]:
+    """What a run says of the files that it leaves out."""
+    if not broken:
+        return []
+    count = (
+        f"{len(broken)} of {len(broken) + used} manifest files cannot be read, and their rows are left out"
+    )
+    hidden = len(broken) - _SHOWN_FILES
+    return [count, *broken[:_SHOWN_FILES], *([f"and {hidden} more files"] if hidden > 0 else [])]
 
 
 def _expand(storage: Storage, uri: str) -> list[str]:

@@ -34,6 +34,7 @@ class _Sample:
     target_THWC: np.ndarray
     reference_HWC: np.ndarray | None  # already cropped
     caption: str
+    depth_THWC: np.ndarray | None = None
 
 
 class TrainingSamples:
@@ -76,6 +77,11 @@ class TrainingSamples:
             target_BTHWC=np.stack([sample.target_THWC for sample in samples]),
             reference_B3HW=self._reference_pixels([sample.reference_HWC for sample in samples]),
             captions=[sample.caption for sample in samples],
+            depth_BTHWC=(
+                np.stack([sample.depth_THWC for sample in samples if sample.depth_THWC is not None])
+                if self._plan.depth
+                else None
+            ),
             problems=problems,
         )
 
@@ -87,7 +93,7 @@ class TrainingSamples:
     def _open(self) -> tuple[TrainingRows, TrainingOrder, TrainingMedia]:
         if self._opened is None:
             plan = self._plan
-            rows = read_training_rows(self._storage, plan.manifests)
+            rows = read_training_rows(self._storage, plan.manifests, needs_depth=plan.depth)
             check_kinds(plan, rows)
             sizes: dict[Kind, int] = {"image": plan.image_batch, "video": plan.video_batch}
             order = TrainingOrder(plan.seed, plan.exact_image_share, sizes, rows.counts)
@@ -121,19 +127,26 @@ class TrainingSamples:
 
     def _read(self, kind: Kind, index: int, position: int, failed: list[str]) -> _Sample:
         """One row as the sample of a position: the position alone decides the random numbers."""
-        rows, order, media = self._open()
+        rows, order, _ = self._open()
         plan, row = self._plan, rows.row(kind, index)
-        if kind == "image":
-            pixels_THWC = media.picture(row)[None]
-        else:
-            random = order.random(TARGET, kind, position)
-            pixels_THWC = media.clip(row, plan.num_frames, plan.frame_stride, random)
+        pixels_THWC = self._pixels(kind, row, position)
         caption = remove_style_phrases(row.caption) if plan.destyle_captions else row.caption
         reference_HWC = None
         if plan.references and (kind == "image" or rows.all_videos_styled):
             random = order.random(REFERENCE, kind, position)
             reference_HWC = self._reference(kind, index, pixels_THWC, random, failed)
-        return _Sample(centre_crop(pixels_THWC, plan.height, plan.width), reference_HWC, caption)
+        depth_THWC = None
+        if plan.depth:
+            depth_THWC = centre_crop(self._pixels(kind, row.depth_row(), position), plan.height, plan.width)
+        return _Sample(centre_crop(pixels_THWC, plan.height, plan.width), reference_HWC, caption, depth_THWC)
+
+    def _pixels(self, kind: Kind, row: TrainingRow, position: int) -> np.ndarray:
+        """Frames of a picture, or of the window that the position gives: the same for a video and its depth."""
+        _, order, media = self._open()
+        if kind == "image":
+            return media.picture(row)[None]
+        random = order.random(TARGET, kind, position)
+        return media.clip(row, self._plan.num_frames, self._plan.frame_stride, random)
 
     def _reference(
         self, kind: Kind, index: int, pixels_THWC: np.ndarray, random: np.random.Generator, failed: list[str]

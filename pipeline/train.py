@@ -143,7 +143,8 @@ def data_plan(run: TrainRun, model: ModelInfo, storage: Storage) -> DataPlan:
             "height": height,
             "width": width,
             "num_frames": run.num_frames or defaults["num_frames"],
-            "references": run.stage != "base",
+            "references": run.stage not in ("base", "depth"),
+            "depth": run.stage == "depth",
             "reference_pixels": _reference_pixels(storage, run.model),
             "limits": run.limits,
         }

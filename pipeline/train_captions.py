@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from actors.storage import Storage, TooLarge
 from pipeline.manifest_sources import SourceRow, read_rows
-from schemas.manifest import MAX_PROMPT_CHARS, ManifestError
+from schemas.manifest import ManifestError
+from schemas.manifest_row import MAX_PROMPT_CHARS
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 _UNREADABLE_LINE = "a line of metadata that cannot be used"

@@ -54,7 +54,8 @@ def summarise_data(plan: DataPlan) -> DataSummary:
         UsageError: the plan needs images or videos of which there are none.
         InfrastructureError: the storage failed.
     """
-    rows = read_training_rows(Storage(plan.limits, plan.patience_s), plan.manifests)
+    storage = Storage(plan.limits, plan.patience_s)
+    rows = read_training_rows(storage, plan.manifests, needs_depth=plan.depth)
     check_kinds(plan, rows)
     return DataSummary(
         rows.counts, rows.styles, rows.all_videos_styled, dict(rows.skipped), rows.warnings, rows.fingerprint

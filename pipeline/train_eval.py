@@ -78,7 +78,7 @@ class Validation:
 
     @torch.no_grad()
     def sample_grid(self, device: torch.device) -> Image.Image | None:
-        """One row per sample: its reference (where there is one), its target's first frame, and what the model makes.
+        """One row per sample: its reference or depth (where there is one), its target's first frame, and what the model makes.
 
         The captions are the validation set's; None where there is no validation set.
         """
@@ -90,7 +90,7 @@ class Validation:
         if not rows:
             return None
         frames_BTHWC = self._render(
-            [(batch.captions[i], _reference(batch, i)) for batch, i in rows], kind, device
+            [(batch.captions[i], _reference(batch, i)) for batch, i in rows], _depth(rows), kind, device
         )
         lines = []
         for (batch, index), frames_THWC in zip(rows, frames_BTHWC, strict=True):
@@ -98,31 +98,37 @@ class Validation:
             reference = _reference(batch, index)
             if reference is not None:
                 shown.insert(0, self._as_picture(reference, frames_THWC.shape[1:3]))
+            if batch.depth_BTHWC is not None:
+                shown.insert(0, batch.depth_BTHWC[index, 0])
             lines.append(np.concatenate([_framed(picture) for picture in shown], axis=1))
         return Image.fromarray(np.concatenate(lines))
 
     def _render(
-        self, rows: list[tuple[str, np.ndarray | None]], kind: str, device: torch.device
+        self,
+        rows: list[tuple[str, np.ndarray | None]],
+        depth: list[np.ndarray],
+        kind: str,
+        device: torch.device,
     ) -> np.ndarray:
         pipeline, run = self._pipeline, self._run
         text = pipeline.encode_prompt([caption for caption, _ in rows])
         uncond = pipeline.encode_prompt([""]).expand_as(text)
         style = scales = None
-        if run.stage != "base" and all(reference is not None for _, reference in rows):
+        if all(reference is not None for _, reference in rows):
             pixels = torch.from_numpy(np.stack([reference for _, reference in rows])).to(device)  # type: ignore[misc]
             style = pipeline.style_adapter.encode(image_tokens(pipeline.image_encoder, pixels))
             scales = pipeline.predict_fusion_scales(style, text)
         settings = generation_settings(pipeline.generation_config, kind)
         target_THWC = next(iter(self._batches[kind])).target_BTHWC[0]
+        size = dict(zip(("num_frames", "height", "width"), target_THWC.shape[:3], strict=True))
         latents = pipeline.denoise(
             text,
             uncond,
             style,
             scales,
             generators=[torch.Generator().manual_seed(run.seed + row) for row in range(len(rows))],
-            num_frames=target_THWC.shape[0],
-            height=target_THWC.shape[1],
-            width=target_THWC.shape[2],
+            **size,
+            depth_features=pipeline.encode_depth(depth, **size) if depth else (),
             num_inference_steps=run.sample_steps,
             text_guidance_scale=settings["text_guidance_scale"],
             style_guidance_scale=settings["style_guidance_scale"],
@@ -180,6 +186,10 @@ def _fixed_batches(run: TrainRun, plan: DataPlan) -> dict[str, list[MicroBatch]]
 
 def _reference(batch: MicroBatch, index: int) -> np.ndarray | None:
     return None if batch.reference_B3HW is None else batch.reference_B3HW[index]
+
+
+def _depth(rows: list[tuple[MicroBatch, int]]) -> list[np.ndarray]:
+    return [batch.depth_BTHWC[index] for batch, index in rows if batch.depth_BTHWC is not None]
 
 
 def _framed(picture_HWC: np.ndarray) -> np.ndarray:

@@ -146,6 +146,7 @@ class Worker:
                 None if reference is None else torch.from_numpy(reference).to(self._context.device),
                 draws.to(self._context.device),
                 plain,
+                None if batch.depth_BTHWC is None else torch.from_numpy(batch.depth_BTHWC),
             )
         return loss_B
 

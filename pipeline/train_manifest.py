@@ -17,7 +17,8 @@ from pipeline.train_captions import (
     read_metadata,
     read_sidecars,
 )
-from schemas.manifest import MAX_PROMPT_CHARS, MAX_URI_CHARS, ManifestError, shorten
+from schemas.manifest import ManifestError, shorten
+from schemas.manifest_row import MAX_PROMPT_CHARS, MAX_URI_CHARS
 from schemas.train_manifest import TrainManifestRun
 from schemas.training import IMAGE_SUFFIXES, KINDS, TRAINING_SCHEMA, VIDEO_SUFFIXES, Kind, usable_rows
 from stylecrafter.captions import remove_style_phrases

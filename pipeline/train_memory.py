@@ -99,11 +99,14 @@ def _micro_batch(
     many = type(draws)(*(value.expand(batch, *value.shape[1:]) for value in vars(draws).values()))
     side = pipeline.feature_extractor.size
     styled = run.stage in ("style", "joint") or (run.stage == "temporal" and kind == "image")
+    target = torch.empty(batch, frames, height, width, 3, dtype=torch.uint8)
     return (
-        torch.empty(batch, frames, height, width, 3, dtype=torch.uint8),
+        target,
         pipeline.tokenizer.prompt_ids([""]).expand(batch, -1),
         torch.empty(batch, 3, side, side) if styled else None,
         many,
+        False,
+        target if run.stage == "depth" else None,
     )
 
 

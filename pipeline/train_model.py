@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import T2IAdapter
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from schemas.run import UsageError
-from schemas.train_run import AdapterRun, TrainBaseRun, TrainRun
+from schemas.train_run import AdapterRun, TrainBaseRun, TrainDepthRun, TrainRun
 from stylecrafter import StyleCrafterPipeline
+from stylecrafter.depth import new_depth_adapter
 from stylecrafter.style_adapter import StyleAdapter
 from stylecrafter.training import TrainingModel, TrainingOptions
 
@@ -43,9 +45,18 @@ def begin_anew(run: TrainRun, pipeline: StyleCrafterPipeline) -> None:
                     pipeline.scheduler.config, prediction_type=run.prediction_type
                 )
                 pipeline.register_modules(scheduler=scheduler)
+        if isinstance(run, TrainDepthRun) and run.new_depth_adapter:
+            pipeline.register_modules(depth_adapter=_new_depth_adapter(pipeline))
         if isinstance(run, AdapterRun) and run.new_adapter:
             adapter = StyleAdapter.from_config(pipeline.style_adapter.config, fusion=run.fusion)
             pipeline.register_modules(style_adapter=adapter)
+
+
+def _new_depth_adapter(pipeline: StyleCrafterPipeline) -> T2IAdapter:
+    try:
+        return new_depth_adapter(pipeline.unet.config, pipeline.vae_scale_factor)
+    except ValueError as error:
+        raise UsageError(f"this model's UNet can have no depth adapter: {error}") from error
 
 
 def training_model(run: TrainRun, pipeline: StyleCrafterPipeline) -> TrainingModel:
@@ -72,13 +83,7 @@ def training_model(run: TrainRun, pipeline: StyleCrafterPipeline) -> TrainingMod
 
 def use_half_precision_where_frozen(model: TrainingModel) -> None:
     """Components of which nothing is trained need no float32 copy beside an autocast forward."""
-    for component in (
-        model.vae,
-        model.text_encoder,
-        model.image_encoder,
-        model.unet,
-        model.style_adapter,
-    ):
+    for component in model.children():
         if not any(parameter.requires_grad for parameter in component.parameters()):
             component.bfloat16()
 

@@ -16,17 +16,6 @@ _BLOCK_BYTES = 8 * 2**20
 _MAX_BLOCK_SIZE = 16
 
 
-class MediaLimits(FetchLimits):
-    """Bounds on what a training manifest's URIs may cost or reach."""
-
-    max_video_bytes: int = Field(512 * 2**20, ge=1, description="largest video file")
-    max_video_pixels: int = Field(8192 * 4320, ge=1, description="largest frame of a video")
-    max_video_frames: int = Field(
-        1024, ge=1, description="frames of a video decoded at once; of a longer one only the window is"
-    )
-    video_timeout_s: Seconds = Field(60.0, description="longest time a video may take to decode")
-
-
 class ReferencePixels(BaseModel):
     """How the model sees a reference: the arguments of its `StyleImageProcessor`.
 
@@ -53,7 +42,7 @@ class DataPlan(BaseModel):
     # what is read
     manifests: tuple[str, ...] = Field(min_length=1, description="training manifests: files, folders, globs")
     seed: int = Field(0, ge=0, lt=2**63, description="of order and augmentation")
-    limits: MediaLimits = MediaLimits()
+    limits: FetchLimits = FetchLimits()
 
     # what a micro-batch is
     image_batch: int = Field(1, ge=1, le=4096, description="samples of an image micro-batch")
@@ -64,6 +53,7 @@ class DataPlan(BaseModel):
     num_frames: FrameCount = Field(16, description="of a video sample")
     frame_stride: int = Field(1, ge=1, le=64, description="frames of the file from one frame to the next")
     references: bool = Field(True, description="samples have style references (the base stage needs none)")
+    depth: bool = Field(False, description="samples have depth; rows without depth_uri cannot be used")
     reference_pixels: ReferencePixels = ReferencePixels()
     augment_references: bool = Field(
         True, description="references are larger random crops; false: they are cropped like the target"
@@ -121,6 +111,7 @@ class DataPlan(BaseModel):
         """`block_size`, else as many as amortise Ray's cost per block without holding much memory."""
         frame_bytes = self.height * self.width * 3
         reference_bytes = 3 * 4 * self.reference_pixels.size**2 if self.references else 0
+        frame_bytes += frame_bytes if self.depth else 0
         images = self.image_batch * (frame_bytes + reference_bytes)
         videos = self.video_batch * (frame_bytes * self.num_frames + reference_bytes)
         largest = max(images if kind == "image" else videos for kind in self.kinds)

@@ -3,46 +3,22 @@
 import base64
 import difflib
 import math
-import re
 import reprlib
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-)
+from pydantic import ValidationError
 
 from schemas.identity import canonical_json, digest
-from schemas.settings import (
-    FrameCount,
-    FramesPerSecond,
-    GuidanceScale,
-    Mode,
-    PixelSize,
-    StepCount,
-    StyleScale,
-)
+from schemas.manifest_row import MAX_ROW_ID_CHARS, ManifestRow, nfc
 
 META_PREFIX = "meta_"
-MAX_PROMPT_CHARS = 4_096
-MAX_URI_CHARS = 2_048
-MAX_ROW_ID_CHARS = 256
-MAX_REFERENCES = 16
 MAX_META_BYTES = 65_536
 _NAMED_COLUMNS = 20
 _REPORTED_VALUE_CHARS = 80
-# Tabs and line breaks are text; other control characters are accidents or tricks.
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # A hostile value may be a gigabyte, or a list that holds itself a million times: it is never written out whole.
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxlong, _BRIEF.maxother = 3, _REPORTED_VALUE_CHARS, 40, 80
@@ -67,82 +43,6 @@ class UnreadableValue:
     reason: str
 
 
-def _no_control_characters(text: str) -> str:
-    if found := _CONTROL_CHARACTER.search(text):
-        raise ValueError(
-            f"control character U+{ord(found[0]):04X} at position {found.start()} is not allowed"
-        )
-    return text
-
-
-def _nfc(text: str) -> str:
-    """The form in which names are hashed, so that ids that look equal are equal. Not for URIs: a key is its bytes."""
-    return unicodedata.normalize("NFC", text)
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be empty")
-    return text
-
-
-def _one_as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-# Lengths are checked first, so that a text of a megabyte costs nothing more.
-Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(_no_control_characters)]
-Uri = Annotated[
-    str,
-    Field(max_length=MAX_URI_CHARS),
-    AfterValidator(_no_control_characters),
-    AfterValidator(_not_blank),
-]
-RowId = Annotated[
-    str,
-    Field(max_length=MAX_ROW_ID_CHARS),
-    AfterValidator(_no_control_characters),
-    AfterValidator(_not_blank),
-    AfterValidator(_nfc),
-]
-References = Annotated[
-    list[Uri], BeforeValidator(_one_as_list), Field(min_length=1, max_length=MAX_REFERENCES)
-]
-
-
-class ManifestRow(BaseModel):
-    """A row as the user wrote it; a field left out takes the run's, else the model's value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    prompt: Annotated[Prompt, AfterValidator(_not_blank)]
-    style_image_uri: References
-    depth_video_uri: Uri | None = None
-    row_id: RowId | None = None
-    negative_prompt: Prompt | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    num_frames: FrameCount | None = None
-    height: PixelSize | None = None
-    width: PixelSize | None = None
-    fps: FramesPerSecond | None = None
-    num_inference_steps: StepCount | None = None
-    text_guidance_scale: GuidanceScale | None = None
-    style_guidance_scale: GuidanceScale | None = None
-    style_scale: StyleScale | None = None
-    num_samples: Annotated[int, Field(ge=1, le=10_000)] = 1
-    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
-    mode: Mode | None = None
-    meta: str | None = None  # the meta_* columns as one JSON object
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_values(cls, value: Any) -> Any:
-        """A column of the wrong type must not become ones and zeros."""
-        if isinstance(value, bool):
-            raise ValueError("a truth value is not allowed here")
-        return value
-
-
 REQUIRED_COLUMNS = ("prompt", "style_image_uri")
 _COLUMN_TYPES: dict[str, pa.DataType] = {
     "prompt": pa.string(),
@@ -162,6 +62,15 @@ _COLUMN_TYPES: dict[str, pa.DataType] = {
     "num_samples": pa.int32(),
     "priority": pa.int32(),
     "mode": pa.string(),
+    "style_weights": pa.list_(pa.float64()),
+    "style_mix": pa.float64(),
+    "style_scale_structure": pa.float64(),
+    "style_scale_texture": pa.float64(),
+    "scheduler": pa.string(),
+    "guidance_start": pa.float64(),
+    "guidance_end": pa.float64(),
+    "conditioning_fps": pa.float64(),
+    "depth_normalization": pa.string(),
 }
 COLUMNS = tuple(_COLUMN_TYPES)
 
@@ -273,5 +182,5 @@ def broken_row_id(raw: Mapping[str, Any]) -> str:
         and len(row_id) <= MAX_ROW_ID_CHARS
         and row_id.isprintable()
     ):
-        return _nfc(row_id)  # as a good row's: two forms of one id must not end as one record
+        return nfc(row_id)  # as a good row's: two forms of one id must not end as one record
     return "x-" + digest({name: repr(value) for name, value in raw.items()}, 24)

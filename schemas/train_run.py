@@ -4,15 +4,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from schemas.data_plan import MediaLimits, Share
-from schemas.run import check_output_scheme, named_uri
+from schemas.data_plan import Share
+from schemas.run import FetchLimits, check_output_scheme, named_uri
 from schemas.settings import FrameCount, PixelSize
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Strategy = Literal["ddp", "fsdp"]
 Schedule = Literal["cosine", "constant"]
 Fusion = Literal["adaptive", "fixed", "append"]
-Stage = Literal["base", "style", "temporal", "joint"]
+Stage = Literal["base", "style", "temporal", "joint", "depth"]
 PUBLISHED = "published"  # as `model` of a dry run: the published architecture, without weights
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -52,6 +52,7 @@ class TrainRun(BaseModel):
         "augment_references": "style",
         "new_adapter": "the adapter",
         "train_text_encoder": "the base",
+        "new_depth_adapter": "the depth adapter",
         "workers": "how it is computed",
         "checkpoint_every": "what is written and when",
     }
@@ -135,7 +136,7 @@ class TrainRun(BaseModel):
     sample_every: int = Field(0, ge=0, description="steps between sample grids (0: at the end only)")
     samples: int = Field(4, ge=0, le=64, description="rows of a sample grid (0: none)")
     sample_steps: int = Field(25, ge=1, le=1000, description="denoising steps of a sample")
-    limits: MediaLimits = MediaLimits()
+    limits: FetchLimits = FetchLimits()
 
     @field_validator("data", "model", "output")
     @classmethod
@@ -185,6 +186,17 @@ class TrainBaseRun(TrainRun):
     new_unet: bool = Field(False, description="begin with new weights instead of the model's")
     prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
         None, description="what the UNet is to predict (default: the model's)"
+    )
+
+
+class TrainDepthRun(TrainRun):
+    """Everything `jobs.train_depth` needs to know."""
+
+    stage: ClassVar[Stage] = "depth"
+
+    image_share: Share = Field(0.0, description="share of the micro-batches that hold images")
+    new_depth_adapter: bool = Field(
+        True, description="begin with a new depth adapter (off: go on with the model's)"
     )
 
 

@@ -6,12 +6,13 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.manifest import MAX_PROMPT_CHARS, MAX_URI_CHARS, META_PREFIX, ManifestError
+from schemas.manifest import META_PREFIX, ManifestError
+from schemas.manifest_row import MAX_PROMPT_CHARS, MAX_URI_CHARS
 
 Kind = Literal["image", "video"]
 KINDS: tuple[Kind, ...] = ("image", "video")
 REQUIRED_COLUMNS = ("uri", "caption")
-COLUMNS = (*REQUIRED_COLUMNS, "style_id", "kind")
+COLUMNS = (*REQUIRED_COLUMNS, "style_id", "kind", "depth_uri")
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
 VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "webm", "mkv", "avi", "ts")
 
@@ -53,19 +54,21 @@ def _check_type(name: str, found: pa.DataType) -> None:
         raise ManifestError(f"column {name!r} has the type {found}; it must hold {allowed}")
 
 
-def usable_rows(table: pa.Table) -> tuple[pa.Table, Counter[str]]:
+def usable_rows(table: pa.Table, needs_depth: bool = False) -> tuple[pa.Table, Counter[str]]:
     """The rows that can be used, as TRAINING_SCHEMA with every `kind` filled in, and why how many cannot.
 
     Args:
         table: columns that `check_training_schema` has accepted; others are dropped.
+        needs_depth: rows without `depth_uri` cannot be used.
     """
     columns = {name: _text(table, name) for name in COLUMNS}
     uri, caption, style_id = columns["uri"], columns["caption"], columns["style_id"]
+    depth_uri = columns["depth_uri"]
     kind = _kinds(uri, columns["kind"])
     checks = {
         "uri is missing": _blank(uri),
-        f"uri has more than {MAX_URI_CHARS} characters": pc.greater(pc.utf8_length(uri), MAX_URI_CHARS),
-        "uri holds a control character": pc.match_substring_regex(uri, _CONTROL_CHARACTERS),
+        **_uri_checks("uri", uri),
+        **_uri_checks("depth_uri", depth_uri),
         "caption is missing": pc.is_null(caption),
         f"caption has more than {MAX_PROMPT_CHARS} characters": pc.greater(
             pc.utf8_length(caption), MAX_PROMPT_CHARS
@@ -73,6 +76,8 @@ def usable_rows(table: pa.Table) -> tuple[pa.Table, Counter[str]]:
         f"kind is not one of {', '.join(KINDS)}": pc.invert(pc.is_in(kind, pa.array([*KINDS, ""], _TEXT))),
         "kind is not given and cannot be told by the suffix": pc.equal(kind, ""),
     }
+    if needs_depth:
+        checks["depth_uri is missing"] = _blank(depth_uri)
     usable = pa.chunked_array([pa.repeat(True, table.num_rows)])
     skipped: Counter[str] = Counter()
     for reason, broken in checks.items():
@@ -81,9 +86,18 @@ def usable_rows(table: pa.Table) -> tuple[pa.Table, Counter[str]]:
         if count := pc.sum(counted).as_py() or 0:
             skipped[reason] = count
         usable = pc.and_not(usable, counted)
-    style_id = pc.if_else(_blank(style_id), pa.scalar(None, _TEXT), style_id)
-    found = pa.table([uri, caption, style_id, kind], schema=TRAINING_SCHEMA)
+    style_id, depth_uri = (
+        pc.if_else(_blank(column), pa.scalar(None, _TEXT), column) for column in (style_id, depth_uri)
+    )
+    found = pa.table([uri, caption, style_id, kind, depth_uri], schema=TRAINING_SCHEMA)
     return found.filter(usable).combine_chunks(), skipped
+
+
+def _uri_checks(name: str, column: pa.ChunkedArray) -> dict[str, pa.ChunkedArray]:
+    return {
+        f"{name} has more than {MAX_URI_CHARS} characters": pc.greater(pc.utf8_length(column), MAX_URI_CHARS),
+        f"{name} holds a control character": pc.match_substring_regex(column, _CONTROL_CHARACTERS),
+    }
 
 
 def _text(table: pa.Table, name: str) -> pa.ChunkedArray:

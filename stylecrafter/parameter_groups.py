@@ -10,12 +10,21 @@ from dataclasses import dataclass
 from stylecrafter.key_maps import is_temporal
 
 ADAPTER_GROUPS = ("adapter.style_transformer", "adapter.style_kv", "adapter.scale_predictor")
-GROUPS = ("text_encoder", "image_encoder", "vae", "unet.spatial", "unet.temporal", *ADAPTER_GROUPS)
+GROUPS = (
+    "text_encoder",
+    "image_encoder",
+    "vae",
+    "unet.spatial",
+    "unet.temporal",
+    *ADAPTER_GROUPS,
+    "depth_adapter",
+)
 GROUPS_OF_STAGE = {
     "base": ("unet.spatial", "unet.temporal"),
     "style": ADAPTER_GROUPS,
     "temporal": ("unet.temporal",),
     "joint": ("unet.temporal", *ADAPTER_GROUPS),
+    "depth": ("depth_adapter",),
 }
 
 

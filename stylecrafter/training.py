@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import nn
 
 from stylecrafter.attention import StyleCondition
+from stylecrafter.depth import depth_features, depth_size, prepare_depth
 from stylecrafter.losses import (
     Draws,
     check_prediction_type,
@@ -45,6 +46,8 @@ class TrainingModel(nn.Module):
         style: the adapter alone (paper, stage 1). Images skip the temporal layers.
         temporal: the temporal transformers alone (paper, stage 2), with style where a reference is given.
         joint: adapter and temporal transformers together (an ablation of the paper).
+        depth: the depth adapter alone, from text and depth (T2I-Adapter, Mou et al. 2023). Images skip the
+            temporal layers.
 
     In the last two, images go *through* the temporal layers as clips of one frame. Skipped layers would get
     no gradient from them, and in the temporal stage nothing else trains: styled images are there
@@ -71,6 +74,8 @@ class TrainingModel(nn.Module):
         super().__init__()
         options.check_stage(stage, pipeline.style_adapter.config.fusion)
         check_prediction_type(pipeline.scheduler)
+        if stage == "depth" and pipeline.depth_adapter is None:
+            raise ValueError("stage is 'depth', but the model has no depth adapter to train")
         self.stage = stage
         self.options = options
         self.scheduler = pipeline.scheduler
@@ -79,6 +84,7 @@ class TrainingModel(nn.Module):
         self.text_encoder = pipeline.text_encoder
         self.image_encoder = pipeline.image_encoder
         self.style_adapter = pipeline.style_adapter
+        self.depth_adapter = pipeline.depth_adapter if stage == "depth" else None
         self._vae_scale_factor = pipeline.vae_scale_factor
         self._round_image_tokens = pipeline.config.round_image_tokens
         self.register_buffer("empty_ids_1S", pipeline.tokenizer.prompt_ids([""]), persistent=False)
@@ -95,12 +101,12 @@ class TrainingModel(nn.Module):
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Every part of the model with its total and trainable number of parameters."""
+        """Every part that the model has, with its total and trainable number of parameters."""
         totals, trainable = dict.fromkeys(GROUPS, 0), dict.fromkeys(GROUPS, 0)
         for name, parameter in self.named_parameters():
             totals[group_of(name)] += parameter.numel()
             trainable[group_of(name)] += parameter.numel() if parameter.requires_grad else 0
-        return [ParameterGroup(name, totals[name], trainable[name]) for name in GROUPS]
+        return [ParameterGroup(name, totals[name], trainable[name]) for name in GROUPS if totals[name]]
 
     def sharding_units(self) -> list[nn.Module]:
         """The modules that FSDP may shard one by one; the rest belongs to the root.
@@ -148,6 +154,7 @@ class TrainingModel(nn.Module):
         reference_B3HW: torch.Tensor | None,
         draws: Draws,
         plain: bool = False,
+        depth_BTHWC: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Loss of each row, float32 [B]; its mean is what to descend.
 
@@ -157,11 +164,12 @@ class TrainingModel(nn.Module):
             reference_B3HW: references from `StyleImageProcessor.style`, one per row, or None without style.
             draws: from `draw`, for the same rows.
             plain: only the mean squared error, without weights or penalty, for validation.
+            depth_BTHWC: uint8 depth of the targets, grey as RGB; the depth stage needs it, others have none.
 
         Raises:
             ValueError: a reference in the base stage, none in the style stage, or draws of another shape.
         """
-        self._check(target_BTHWC, reference_B3HW, draws)
+        self._check(target_BTHWC, reference_B3HW, depth_BTHWC, draws)
         image_mode = self._skips_temporal_layers(target_BTHWC.shape[1])
         draws = draws.to(target_BTHWC.device)
         latents_BCTHW = self._encode_target(target_BTHWC, draws.posterior_BCTHW)
@@ -174,6 +182,7 @@ class TrainingModel(nn.Module):
             text_BSE,
             style,
             image_mode=image_mode,
+            depth_features=self._encode_depth(depth_BTHWC, latents_BCTHW),
         ).sample
         target_BCTHW = training_target(self.scheduler, latents_BCTHW, draws.noise_BCTHW, draws.timestep_B)
         if plain:
@@ -182,9 +191,26 @@ class TrainingModel(nn.Module):
         loss_B = loss_B + self._penalty(scales_BL1, draws.drop_style_B)
         return loss_B + self._nothing_of_unused(image_mode, styled=style is not None)
 
-    def _check(self, target_BTHWC: torch.Tensor, reference_B3HW: torch.Tensor | None, draws: Draws) -> None:
-        if self.stage == "base" and reference_B3HW is not None:
-            raise ValueError("reference_B3HW is given in the base stage; allowed is None (it has no style)")
+    def _check(
+        self,
+        target_BTHWC: torch.Tensor,
+        reference_B3HW: torch.Tensor | None,
+        depth_BTHWC: torch.Tensor | None,
+        draws: Draws,
+    ) -> None:
+        if self.stage in ("base", "depth") and reference_B3HW is not None:
+            raise ValueError(
+                f"reference_B3HW is given in the {self.stage} stage; allowed is None (it has no style)"
+            )
+        if (depth_BTHWC is not None) != (self.stage == "depth"):
+            given = "missing" if depth_BTHWC is None else "given"
+            raise ValueError(
+                f"depth_BTHWC is {given} in the {self.stage} stage; the depth stage alone has it"
+            )
+        if depth_BTHWC is not None and depth_BTHWC.shape != target_BTHWC.shape:
+            raise ValueError(
+                f"depth_BTHWC has shape {tuple(depth_BTHWC.shape)}; its targets have {tuple(target_BTHWC.shape)}"
+            )
         if self.stage == "style" and reference_B3HW is None:
             raise ValueError("reference_B3HW is None in the style stage; every row needs a reference")
         batch, frames, height, width, _ = target_BTHWC.shape
@@ -194,7 +220,7 @@ class TrainingModel(nn.Module):
                 raise ValueError(f"draws.{name} has shape {shape}; these targets need {expected}")
 
     def _skips_temporal_layers(self, frames: int) -> bool:
-        return frames == 1 and self.stage in ("base", "style")
+        return frames == 1 and self.stage in ("base", "style", "depth")
 
     @torch.no_grad()
     def _encode_target(self, target_BTHWC: torch.Tensor, posterior_BCTHW: torch.Tensor) -> torch.Tensor:
@@ -226,6 +252,16 @@ class TrainingModel(nn.Module):
             style_BKE = self.style_adapter.encode(tokens_BIC)
             scales_BL1 = self.style_adapter.predict_scales(style_BKE, text_BSE)
             return self.style_adapter.condition(style_BKE, scales_BL1, (~drop_B).float()), scales_BL1
+
+    def _encode_depth(
+        self, depth_BTHWC: torch.Tensor | None, latents_BCTHW: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        if self.depth_adapter is None or depth_BTHWC is None:
+            return ()
+        frames, height, width = latents_BCTHW.shape[2:]
+        size = depth_size(self.depth_adapter, self.unet.config, height, width)
+        depth_BTHW = torch.cat([prepare_depth(clip, frames, *size) for clip in depth_BTHWC.cpu()])
+        return depth_features(self.depth_adapter, depth_BTHW)
 
     def _weight(self, draws: Draws) -> torch.Tensor | None:
         gamma = self.options.min_snr_gamma

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-STAGES = ("base", "style", "temporal", "joint")
+STAGES = ("base", "style", "temporal", "joint", "depth")
 STYLE_STAGES = ("style", "joint")
 """The stages that train the adapter."""
 

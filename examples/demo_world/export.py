@@ -39,7 +39,8 @@ _COLUMNS = pa.schema(
             pa.field(f"meta_{name}", pa.string())
             for name in ("shape", "scene", "motion", "family", "palette")
         ),
-        *(pa.field(f"meta_{name}", pa.string()) for name in ("background", "split", "depth_uri")),
+        *(pa.field(f"meta_{name}", pa.string()) for name in ("background", "split")),
+        pa.field("depth_uri", pa.string()),
         pa.field("meta_index", pa.int64()),
     ]
 )
@@ -143,7 +144,7 @@ def _write_clip(job: Export, number: int, storage: Storage) -> dict[str, Any]:
     if job.depth:
         depth_uri = join(_root(job), "depth", f"{number:07d}.mp4")
         _upload_mp4(np.repeat(sample.depth_THW[..., None], 3, axis=3), depth_uri, job, storage)
-    return _row(job, sample, number, "video", uri) | {"meta_depth_uri": depth_uri}
+    return _row(job, sample, number, "video", uri) | {"depth_uri": depth_uri}
 
 
 def _write_still(job: Export, number: int, storage: Storage) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from actors.micro_batch import MicroBatch, from_table
+from actors.micro_batch import MicroBatch, from_table, to_table
 from actors.storage import Storage
 from actors.training_rows import read_training_rows
 from actors.training_samples import TrainingSamples
@@ -270,6 +270,24 @@ def test_broken_manifests_name_file_and_column(tmp_path: Path) -> None:
     assert "cannot be told by the suffix (1 rows)" in failure(empty)
 
 
+def test_broken_files_cost_their_own_rows_and_are_told(world: str, tmp_path: Path) -> None:
+    whole = read_training_rows(Storage(), [world])
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    good = Path(world).read_bytes()
+    for number, body in enumerate([b"no parquet", good, good[: len(good) // 2], b"", b"x", b"y", b"z"]):
+        (folder / f"{number}.parquet").write_bytes(body)
+    rows = read_training_rows(Storage(), [str(folder)])
+    assert rows.counts == whole.counts
+    assert rows.fingerprint == whole.fingerprint
+    assert rows.row("image", 0).location.startswith(str(folder))
+    first, *files, last = rows.warnings
+    assert first == "6 of 7 manifest files cannot be read, and their rows are left out"
+    for number, said in zip("02345", files, strict=True):
+        assert f"{number}.parquet: not a readable Parquet file" in said
+    assert last == "and 1 more files"
+
+
 def test_several_manifests_and_their_relative_addresses(make: Make, world: str, tmp_path: Path) -> None:
     shutil.copytree(Path(world).parent, tmp_path / "copy")
     rows = read_training_rows(Storage(), [world, str(tmp_path / "copy")])
@@ -281,6 +299,39 @@ def test_several_manifests_and_their_relative_addresses(make: Make, world: str, 
     assert list(rows.of_the_same_style("video", 1, "image")) == []
     once = read_training_rows(Storage(), [world])
     assert once.fingerprint == read_training_rows(Storage(), [world]).fingerprint != rows.fingerprint
+
+
+def test_depth_is_of_the_same_frames_and_the_same_crop(make: Make, tmp_path: Path) -> None:
+    # Frame t of a video is as bright as its number; its depth is that and 100.
+    rows = [
+        {
+            "uri": write_clip(tmp_path / f"{i}.mp4", 20, frames=12, step=5),
+            "depth_uri": write_clip(tmp_path / f"{i}_depth.mp4", 120, frames=12, step=5),
+            "caption": "x",
+        }
+        for i in range(2)
+    ]
+    rows.append({"uri": write_clip(tmp_path / "none.mp4", 0), "depth_uri": None, "caption": "no depth"})
+    picture = write_picture(tmp_path / "p.png", 4)
+    rows.append({"uri": picture, "depth_uri": "p.png", "caption": "y"})
+    made = make(
+        write_manifest(tmp_path / "m.parquet", rows),
+        depth=True,
+        references=False,
+        image_share=0.5,
+        image_batch=1,
+    )
+    for index in range(4):
+        batch = made.micro_batch(index)
+        assert batch.depth_BTHWC is not None
+        assert batch.depth_BTHWC.shape == batch.target_BTHWC.shape
+        assert "no depth" not in batch.captions
+        added = 100 if batch.kind == "video" else 0
+        difference = batch.depth_BTHWC.astype(int) - batch.target_BTHWC
+        assert np.abs(difference - added).max() <= 3
+        [back] = from_table(to_table([batch]))
+        assert back.depth_BTHWC is not None
+        assert np.array_equal(back.depth_BTHWC, batch.depth_BTHWC)
 
 
 def test_blocks_travel_as_arrow(make: Make, world: str) -> None:

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from jobs import train_base, train_joint, train_style, train_temporal
+from jobs import train_base, train_depth, train_joint, train_style, train_temporal
 from jobs._cli import run_job
 from schemas.run import ExitCode
 from tests.support.training_data import write_manifest
 
-JOBS = {"base": train_base, "style": train_style, "temporal": train_temporal, "joint": train_joint}
+JOBS = {
+    "base": train_base,
+    "style": train_style,
+    "temporal": train_temporal,
+    "joint": train_joint,
+    "depth": train_depth,
+}
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -86,7 +92,7 @@ def test_help_says_what_the_job_does_and_needs(stage: str, run: Run) -> None:
     for title in ("the optimisation", "what a micro-batch is", "what is written and when"):
         assert f"\n{title}:" in out
     assert ("--style-data URI" in out) == (stage in ("temporal", "joint"))
-    assert ("--drop-style" in out) == (stage != "base")
+    assert ("--drop-style" in out) == (stage not in ("base", "depth"))
     assert ("--fusion" in out) == (stage in ("style", "joint"))
     assert max(len(line) for line in out.splitlines()[1:]) <= 100
 
@@ -103,6 +109,7 @@ def test_help_says_what_the_job_does_and_needs(stage: str, run: Run) -> None:
         ("temporal", [], "--style-data is required"),
         ("temporal", ["--style-data", "x", "--new-adapter"], "unknown flag --new-adapter"),
         ("base", ["--drop-style", "0.1"], "unknown flag --drop-style"),
+        ("depth", [], "no row can be used: depth_uri is missing"),
     ],
 )
 def test_a_wrong_flag_is_one_message(

@@ -15,6 +15,7 @@ from pipeline.train_model import load_model
 from schemas.train_run import (
     AdapterRun,
     TrainBaseRun,
+    TrainDepthRun,
     TrainJointRun,
     TrainRun,
     TrainStyleRun,
@@ -23,12 +24,14 @@ from schemas.train_run import (
 from stylecrafter import StyleCrafterPipeline
 from stylecrafter.parameter_groups import ADAPTER_GROUPS, group_of
 from tests.support.training import job_of, samples_of, tensors_of, train_here
+from tests.support.training_data import write_clip, write_manifest, write_picture
 
 RUNS: dict[str, type[TrainRun]] = {
     "base": TrainBaseRun,
     "style": TrainStyleRun,
     "temporal": TrainTemporalRun,
     "joint": TrainJointRun,
+    "depth": TrainDepthRun,
 }
 UNCHANGED = 1e-30  # a learning rate that moves no float32
 
@@ -219,3 +222,38 @@ def test_a_model_stored_in_half_precision_is_trained_in_single(
     _, model = load_model(run, Storage().local_copy(run.model))
     assert {parameter.dtype for parameter in model.trainable_parameters().values()} == {torch.float32}
     train_here(run)
+
+
+def test_the_depth_stage_adds_a_depth_adapter_and_changes_nothing_else(
+    make: Callable[..., Any], training_model: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"uri": name, "caption": "x", "depth_uri": depth}
+        for name, depth in (
+            (write_clip(tmp_path / "a.mp4", 0), write_clip(tmp_path / "a_depth.mp4", 90)),
+            (write_clip(tmp_path / "b.mp4", 60), write_clip(tmp_path / "b_depth.mp4", 10)),
+            (write_picture(tmp_path / "c.png", 1), write_picture(tmp_path / "c_depth.png", 2)),
+            (write_picture(tmp_path / "d.png", 3), None),
+        )
+    ]
+    data = write_manifest(tmp_path / "depth.parquet", rows)
+    run = make(
+        "depth", data=data, image_share=0.5, image_batch=1, validation_rows=1, samples=1, sample_steps=1
+    )
+    train_here(run)
+    before, after = tensors_of(training_model), tensors_of(Path(run.output) / "model")
+    new = {name for name in after if name.startswith("depth_adapter.")}
+    assert new == after.keys() - before.keys() != set()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    [grid] = (Path(run.output) / "samples").glob("*.png")
+    # depth, target, and as many frames as a video has, with 2 pixels around each
+    assert Image.open(grid).size == ((2 + 4) * (32 + 4), 32 + 4)
+    again = make(
+        "depth",
+        data=data,
+        new_depth_adapter=False,
+        model=f"{run.output}/model",
+        output=str(tmp_path / "more"),
+    )
+    train_here(again)
+    assert_renders(Path(again.output) / "model")

@@ -1,9 +1,11 @@
 """Parameter counts per group at full size, on the meta device."""
 
 import pytest
+import torch
 
 from stylecrafter import StyleCrafterPipeline
 from stylecrafter.architecture import scheduler
+from stylecrafter.depth import new_depth_adapter
 from stylecrafter.style_encoder import StyleImageProcessor
 from stylecrafter.tokenizer import PUBLISHED_MERGES, tokenizer_from_merges
 from stylecrafter.training import STAGES, TrainingModel, TrainingOptions
@@ -42,7 +44,7 @@ def full_size(parts, params) -> StyleCrafterPipeline:
     )
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "depth"])
 def test_counts(full_size, stage):
     options = TrainingOptions(copy_text_projections=stage in ("style", "joint"))
     groups = TrainingModel(full_size, stage, options).parameter_groups()
@@ -57,3 +59,12 @@ def test_text_encoder_trains_without_its_unused_end(full_size):
     options = TrainingOptions(train_text_encoder=True)
     groups = {g.name: g for g in TrainingModel(full_size, "base", options).parameter_groups()}
     assert groups["text_encoder"].trainable == 340_387_840
+
+
+def test_the_depth_stage_trains_the_depth_adapter_alone(full_size):
+    with torch.device("meta"):
+        adapter = new_depth_adapter(full_size.unet.config, full_size.vae_scale_factor)
+    pipeline = StyleCrafterPipeline(**full_size.components | {"depth_adapter": adapter})
+    groups = TrainingModel(pipeline, "depth", TrainingOptions()).parameter_groups()
+    assert {g.name: g.trainable for g in groups if g.trainable} == {"depth_adapter": 77_000_640}
+    assert {g.name: g.total for g in groups if g.name != "depth_adapter"} == SIZES

@@ -9,6 +9,7 @@ import torch
 
 from examples.untrained_model import build_untrained_pipeline
 from stylecrafter import StyleCrafterPipeline
+from stylecrafter.depth import new_depth_adapter
 from stylecrafter.style_adapter import FUSIONS
 from stylecrafter.style_encoder import image_tokens
 from stylecrafter.training import STAGES, TrainingModel, TrainingOptions, draw, validation_draws
@@ -24,7 +25,7 @@ def untrained() -> StyleCrafterPipeline:
 
 @pytest.fixture
 def make(untrained):
-    """make(stage, fusion, options): a model with weights of its own."""
+    """make(stage, fusion, options): a model with weights of its own, and a depth adapter."""
 
     def build(stage, fusion="adaptive", prediction_type="epsilon", **options):
         components = {
@@ -35,6 +36,8 @@ def make(untrained):
             components["style_adapter"] = components["style_adapter"].with_fusion(fusion)
         scheduler = untrained.scheduler
         components["scheduler"] = scheduler.from_config(scheduler.config, prediction_type=prediction_type)
+        torch.manual_seed(5)
+        components["depth_adapter"] = new_depth_adapter(untrained.unet.config, untrained.vae_scale_factor)
         pipeline = StyleCrafterPipeline(**components)
         return TrainingModel(pipeline, stage, TrainingOptions(**NO_DROPS | options))
 
@@ -52,8 +55,9 @@ def batch(untrained):
         ids = untrained.tokenizer.prompt_ids(["a red dog", "two boats"])
         kind = "image" if frames == 1 else "video"
         draws = draw(3, kind, positions, model.latent_shape(frames, *PIXELS), model.options, 1000)
-        with_style = model.stage != "base" if styled is None else styled
-        return [target, ids, reference if with_style else None, draws]
+        with_style = model.stage not in ("base", "depth") if styled is None else styled
+        arguments = [target, ids, reference if with_style else None, draws]
+        return [*arguments, False, target.flip(3)] if model.stage == "depth" else arguments
 
     return build
 
@@ -70,6 +74,7 @@ TRAINS = {
     "style": {"adapter"},
     "temporal": {"temporal"},
     "joint": {"temporal", "adapter"},
+    "depth": {"depth_adapter"},
 }
 LEARNS = {
     ("base", 1): {"spatial"},
@@ -79,6 +84,8 @@ LEARNS = {
     ("temporal", 2): {"temporal"},
     ("joint", 1): {"temporal", "adapter"},
     ("joint", 2): {"temporal", "adapter"},
+    ("depth", 1): {"depth_adapter"},
+    ("depth", 2): {"depth_adapter"},
 }
 
 
@@ -148,7 +155,7 @@ def test_sharding_units_take_part_in_every_batch(make, batch):
     for stage in STAGES:
         model = make(stage)
         units = model.sharding_units()
-        for frames, styled in ((1, stage != "base"), (2, stage == "style")):
+        for frames, styled in ((1, stage not in ("base", "depth")), (2, stage == "style")):
             ran: set[torch.nn.Module] = set()
             note = functools.partial(_note, ran)
             handles = [unit.register_forward_hook(note) for unit in units]
@@ -305,8 +312,8 @@ def test_gradient_checkpointing_gives_equal_gradients(make, batch, stage, frames
     once = len(runs)
     model.unet.enable_gradient_checkpointing()
     recomputed = gradients()
-    # The middle and the input's transformer are recomputed too.
-    assert len(runs) == 2 * once
+    # The middle and the input's transformer are recomputed too; before depth comes in, nothing needs a gradient.
+    assert len(runs) == 2 * once - (stage == "depth" and frames > 1)
     assert plain.keys() == recomputed.keys()
     assert all(torch.allclose(plain[name], recomputed[name], atol=1e-6) for name in plain)
 
@@ -386,9 +393,15 @@ def test_options_without_effect_are_refused(make, stage, fusion, options, messag
 
 
 def test_misfitting_batches_are_refused(make, batch):
-    base, style = make("base"), make("style")
+    base, style, depth = make("base"), make("style"), make("depth")
     with pytest.raises(ValueError, match="reference_B3HW is given in the base stage; allowed is None"):
         base(*batch(base, 1, styled=True))
+    with pytest.raises(ValueError, match="depth_BTHWC is missing in the depth stage"):
+        depth(*batch(depth, 1)[:4])
+    with pytest.raises(ValueError, match="depth_BTHWC is given in the base stage"):
+        base(*batch(base, 1), depth_BTHWC=batch(base, 1)[0])
+    with pytest.raises(ValueError, match=r"depth_BTHWC has shape \(2, 1, .*; its targets have \(2, 2, "):
+        depth(*batch(depth, 2)[:5], depth_BTHWC=batch(depth, 1)[0])
     with pytest.raises(ValueError, match="reference_B3HW is None in the style stage"):
         style(*batch(style, 1, styled=False))
     target, ids, reference, _ = batch(style, 1)
@@ -401,3 +414,22 @@ def test_misfitting_batches_are_refused(make, batch):
 def test_the_schedulers_prediction_type_must_be_known(make):
     with pytest.raises(ValueError, match="prediction_type is 'sample'"):
         make("base", prediction_type="sample")
+
+
+def test_depth_that_is_the_targets_own_is_worth_learning_from(make, batch):
+    model = make("depth")
+    target, *rest = batch(model, 2)
+    optimiser = torch.optim.Adam(model.trainable_parameters().values(), lr=1e-3)
+    losses = []
+    for _ in range(15):
+        loss = model(target, *rest[:4], depth_BTHWC=target).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_a_model_without_depth_adapter_has_no_depth_stage(untrained):
+    with pytest.raises(ValueError, match="no depth adapter to train"):
+        TrainingModel(untrained, "depth", TrainingOptions())

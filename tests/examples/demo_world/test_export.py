@@ -60,7 +60,7 @@ def test_the_command_writes_what_the_stream_draws(tmp_path: Path) -> None:
         else:
             verify_mp4(Path(row["uri"]), 8, 64, 64)
             assert _psnr(decode_mp4(Path(row["uri"]), 8, 64, 64), sample.frames_THWC) > 27
-            depth_THWC = decode_mp4(Path(row["meta_depth_uri"]), 8, 64, 64)
+            depth_THWC = decode_mp4(Path(row["depth_uri"]), 8, 64, 64)
             assert np.abs(depth_THWC[..., 0].astype(int) - sample.depth_THW).max() <= 4
 
 
