@@ -16,8 +16,8 @@ import numpy as np
 
 from actors.video_codec import VideoError, ffmpeg_binary
 from actors.watchdog import Watchdog
-from schemas.data_plan import MediaLimits
 from schemas.record import ErrorClass, RowError
+from schemas.run import FetchLimits
 
 # Frames are uint8 THWC, RGB: T frames, H height, W width, C = 3.
 
@@ -55,7 +55,7 @@ class ClipReader:
         short_side: larger frames are scaled down to this while they are decoded, pixels.
     """
 
-    def __init__(self, limits: MediaLimits, short_side: int):
+    def __init__(self, limits: FetchLimits, short_side: int):
         self._limits = limits
         self._short_side = short_side
 
@@ -142,7 +142,7 @@ class ClipReader:
         ]
 
 
-def _limit(pid: int, limits: MediaLimits) -> None:
+def _limit(pid: int, limits: FetchLimits) -> None:
     """Bounds a process that has just begun, before a video can have grown large in it."""
     if sys.platform != "linux":
         return

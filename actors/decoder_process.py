@@ -4,8 +4,8 @@ It imports nothing of ours and not much else: standard input brings requests, st
 and its limits are set before the first byte of a picture arrives. It ends when its input does.
 
     first:    READY   it has its limits and waits for pictures
-    request:  "!QQd"  bytes, most pixels, CPU seconds; then the picture's bytes
-    answer:   "!BII"  OK, height, width; then height * width * 3 bytes (RGB)
+    request:  "!BQQd" RGB or GREY, bytes, most pixels, CPU seconds; then the picture's bytes
+    answer:   "!BII"  OK, height, width; then height * width * 3 bytes (RGB) or height * width floats (GREY)
               "!BII"  another status, length, 0; then a sentence in UTF-8
 """
 
@@ -22,17 +22,18 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
-REQUEST = struct.Struct("!QQd")
+REQUEST = struct.Struct("!BQQd")
 ANSWER = struct.Struct("!BII")
 READY = b"ready"
 OK, UNDECODABLE, TOO_MANY_PIXELS, OUT_OF_MEMORY = range(4)
+RGB, GREY = range(2)
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _MAX_OPEN_FILES = 32
 _SNIFFED_BYTES = 1024
 _NO_NEW_PRIVILEGES = 38  # prctl
 
-_SIGNATURES = {
+SIGNATURES = {
     "PNG": b"\x89png",
     "JPEG": b"\xff\xd8",
     "WEBP": b"riff",
@@ -40,6 +41,8 @@ _SIGNATURES = {
     "TIFF": b"ii*\x00",
     "big-endian TIFF": b"mm\x00*",
 }
+# What PIL keeps more than 8 bits of; its `convert("RGB")` would cut them off.
+_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 _OTHER_FILES = {
     b"%pdf": "this is a PDF document",
     b"pk\x03\x04": "this is a ZIP archive",
@@ -56,8 +59,8 @@ class RefusedError(Exception):
         self.status = status
 
 
-def decode(data: bytes, max_pixels: int) -> Image.Image:
-    """The first frame as PIL's `convert("RGB")` gives it.
+def decode(data: bytes, max_pixels: int, kind: int = RGB) -> Image.Image:
+    """The first frame as PIL's `convert("RGB")` gives it, or (GREY) its brightness as floats with all its bits.
 
     As the published code does: alpha is dropped, EXIF rotation is not applied.
 
@@ -78,12 +81,14 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         size = f"{image.width} x {image.height} = {pixels} pixels"
         raise RefusedError(TOO_MANY_PIXELS, f"the {name} has {size}; at most {max_pixels} are allowed")
     try:
-        return image.convert("RGB")
+        if kind == RGB:
+            return image.convert("RGB")
+        return (image if image.mode in _DEEP_MODES else image.convert("RGB").convert("L")).convert("F")
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise whatever they like; all of it is the picture's fault
-        kind = "truncated" if _is_truncation(error) else "damaged"
-        raise RefusedError(UNDECODABLE, f"the {name} is {kind} ({error})") from None
+        state = "truncated" if _is_truncation(error) else "damaged"
+        raise RefusedError(UNDECODABLE, f"the {name} is {state} ({error})") from None
 
 
 def _is_truncation(error: Exception) -> bool:
@@ -96,7 +101,7 @@ def _what_else(data: bytes) -> str:
     """What a file that is no picture of ours looks like."""
     head = data[:_SNIFFED_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     allowed = f"allowed: {', '.join(FORMATS)}"
-    for name, signature in _SIGNATURES.items():
+    for name, signature in SIGNATURES.items():
         if head.startswith(signature):
             return f"this begins as a {name} but it is truncated, damaged or too large to open"
     for signature, sentence in _OTHER_FILES.items():
@@ -116,13 +121,13 @@ def _what_else(data: bytes) -> str:
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answers requests until they end."""
     while len(header := requests.read(REQUEST.size)) == REQUEST.size:
-        size, max_pixels, cpu_s = REQUEST.unpack(header)
+        kind, size, max_pixels, cpu_s = REQUEST.unpack(header)
         data = requests.read(size)
         if len(data) != size:
             return
         _limit_cpu(cpu_s)
         try:
-            image = decode(data, max_pixels)
+            image = decode(data, max_pixels, kind)
             pixels = image.tobytes()
             answers.write(ANSWER.pack(OK, image.height, image.width))
             answers.write(pixels)

@@ -30,6 +30,15 @@ _ERROR_CLASSES = {
 }
 
 
+def is_picture(data: bytes) -> bool:
+    """Whether this begins as a picture that does not move (of several frames the first is decoded)."""
+    head = data[:16].lower()
+    if head.startswith(b"riff"):
+        return head[8:12] == b"webp"  # an AVI begins so too
+    still = (signature for name, signature in protocol.SIGNATURES.items() if name != "GIF")
+    return head.startswith((b"bm", *still))
+
+
 class _DiedError(Exception):
     """The process ended before its answer did."""
 
@@ -64,10 +73,21 @@ class MediaDecoder:
                 that a user understands.
             InfrastructureError: the helper process does not start.
         """
+        return self._decode(data, protocol.RGB)
+
+    def decode_grey(self, data: bytes) -> np.ndarray:
+        """The picture's brightness as float32 HW, in its own range: 16 bits stay 16 bits.
+
+        Raises:
+            RowError, InfrastructureError: as `decode_image`.
+        """
+        return self._decode(data, protocol.GREY)
+
+    def _decode(self, data: bytes, kind: int) -> np.ndarray:
         with self._lock:
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
-                    return self._request(data)
+                    return self._request(data, kind)
                 except _DiedError as error:
                     logger.warning("the picture decoder died (%s)", error)
                     if attempt == _ATTEMPTS:
@@ -81,13 +101,13 @@ class MediaDecoder:
         with self._lock:
             self._end()
 
-    def _request(self, data: bytes) -> np.ndarray:
+    def _request(self, data: bytes, kind: int) -> np.ndarray:
         process = self._running()
         timeout_s = self._limits.decode_timeout_s
         watchdog = Watchdog(process, timeout_s)
         try:
             with watchdog:
-                return self._exchange(process, data)
+                return self._exchange(process, data, kind)
         except (_DiedError, OSError) as error:
             self._end()
             if watchdog.fired:
@@ -98,11 +118,11 @@ class MediaDecoder:
             if watchdog.fired:
                 self._end()
 
-    def _exchange(self, process: subprocess.Popen[bytes], data: bytes) -> np.ndarray:
+    def _exchange(self, process: subprocess.Popen[bytes], data: bytes, kind: int) -> np.ndarray:
         assert process.stdin is not None
         self._requests += 1
         header = protocol.REQUEST.pack(
-            len(data), self._limits.max_image_pixels, self._limits.decode_timeout_s
+            kind, len(data), self._limits.max_image_pixels, self._limits.decode_timeout_s
         )
         process.stdin.write(header + data)
         process.stdin.flush()
@@ -111,6 +131,9 @@ class MediaDecoder:
             height, width = first, second
             if not 0 < height * width <= self._limits.max_image_pixels:
                 raise _DiedError(f"it answered with {width} x {height} pixels")
+            if kind == protocol.GREY:
+                values = np.frombuffer(_read(process, height * width * 4), np.float32)
+                return values.reshape(height, width)
             pixels = np.frombuffer(_read(process, height * width * 3), np.uint8)
             return pixels.reshape(height, width, 3)
         if status not in _ERROR_CLASSES or first > _MAX_MESSAGE_BYTES:
@@ -125,7 +148,16 @@ class MediaDecoder:
             self._requests >= _MAX_REQUESTS or self._process.poll() is not None
         ):
             self._end()
-        return self._process or self._start()
+        return self._process or self._started()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        """A new process; one that is killed while it starts is replaced as any other."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._start()
+            except InfrastructureError as error:
+                logger.warning("%s", error)
+        return self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         """Starts the process. How long that takes, or that it fails, is no picture's fault."""

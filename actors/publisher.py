@@ -1,4 +1,4 @@
-"""Frames to a verified MP4 in the object store, under the name of the row_key."""
+"""Frames to a verified MP4, or an image to a PNG, in the object store, under the name of the row_key."""
 
 import hashlib
 import logging
@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from actors.image_codec import decode_png, encode_png, verify_png
 from actors.storage import ObjectNotFound, Storage, join
 from actors.video_codec import VideoError, decode_mp4, encode_mp4, verify_mp4
+from schemas.identity import media_path
 from schemas.record import ErrorClass, RowError
-from schemas.settings import RenderSettings
+from schemas.settings import Mode, RenderSettings
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +25,12 @@ _ENCODER_THREADS = 1  # part of what makes equal frames equal bytes; never the m
 
 @dataclass(frozen=True)
 class PublishedVideo:
-    """A video in the object store, verified to decode to these many frames of this size."""
+    """A video or image in the object store, verified to decode to these many frames of this size."""
 
     uri: str
     sha256: str
     size_bytes: int
-    duration_s: float
+    duration_s: float | None  # None for an image
     num_frames: int
     height: int
     width: int
@@ -37,43 +39,59 @@ class PublishedVideo:
 
 
 class Publisher:
-    """Encodes, verifies and uploads videos below `{output}/videos`. Safe under threads.
+    """Encodes, verifies and uploads videos and images below `{output}/videos`. Safe under threads.
 
     Raises of every method besides those stated: StorageUnavailable, AccessDenied (both InfrastructureError).
     """
 
     def __init__(self, storage: Storage, output: str):
         self._storage = storage
-        self._root = join(output, "videos")
+        self._output = output
 
-    def video_uri(self, row_key: str) -> str:
-        return join(self._root, row_key[:2], f"{row_key}.mp4")
+    def video_uri(self, row_key: str, mode: str = "video") -> str:
+        return join(self._output, media_path(row_key, mode))
 
-    def publish(self, row_key: str, frames_THWC: np.ndarray, fps: int, crf: int) -> PublishedVideo:
-        """Uploads frames (uint8 THWC RGB) as the row's MP4, once that is encoded and verified.
+    def publish(
+        self,
+        row_key: str,
+        frames_THWC: np.ndarray,
+        *,
+        fps: int,
+        crf: int,
+        mode: Mode = "video",
+        comment: str = "",
+    ) -> PublishedVideo:
+        """Uploads frames (uint8 THWC RGB) as the row's MP4 or PNG, once that is encoded and verified.
+
+        Args:
+            comment: kept in the file's metadata.
 
         Raises:
             RowError: ENCODE_FAILED, with what ffmpeg said.
         """
         started = time.perf_counter()
-        uri = self.video_uri(row_key)
-        num_frames, height, width = frames_THWC.shape[:3]
-        with _private_file(row_key) as path:
+        uri = self.video_uri(row_key, mode)
+        shape = num_frames, height, width = frames_THWC.shape[:3]
+        with _private_file(uri) as path:
             try:
-                encode_mp4(frames_THWC, path, fps, crf, _ENCODER_THREADS)
-                info = verify_mp4(path, num_frames, height, width)
+                if mode == "image":
+                    encode_png(frames_THWC, path, comment)
+                else:
+                    encode_mp4(frames_THWC, path, fps, crf, _ENCODER_THREADS, comment)
+                duration_s = _verify(path, *shape)
             except (VideoError, ValueError, OSError) as error:
                 raise RowError(
-                    ErrorClass.ENCODE_FAILED, f"the video could not be encoded: {error}"
+                    ErrorClass.ENCODE_FAILED, f"the {mode} could not be encoded: {error}"
                 ) from error
             sha256 = _sha256(path)
+            size_bytes = path.stat().st_size
             encoded = time.perf_counter()
             self._storage.upload(path, uri)
         return PublishedVideo(
             uri,
             sha256,
-            info.size_bytes,
-            info.duration_s,
+            size_bytes,
+            duration_s,
             num_frames,
             height,
             width,
@@ -82,43 +100,56 @@ class Publisher:
         )
 
     def find(self, row_key: str, settings: RenderSettings) -> PublishedVideo | None:
-        """The row's MP4 if it is there and whole: a run that ended between upload and commit left it."""
-        uri = self.video_uri(row_key)
+        """The row's file if it is there and whole: a run that ended between upload and commit left it."""
+        uri = self.video_uri(row_key, settings.mode)
         try:
             data = self._storage.read_bytes(uri)
         except ObjectNotFound:
             return None
         expected = (settings.num_frames, settings.height, settings.width)
-        with _private_file(row_key) as path:
+        with _private_file(uri) as path:
             path.write_bytes(data)
             try:
-                info = verify_mp4(path, *expected)
+                duration_s = _verify(path, *expected)
             except VideoError as error:
                 logger.warning("%s is not adopted and will be rendered again: %s", uri, error)
                 return None
-        return PublishedVideo(uri, hashlib.sha256(data).hexdigest(), len(data), info.duration_s, *expected)
+        return PublishedVideo(uri, hashlib.sha256(data).hexdigest(), len(data), duration_s, *expected)
 
     def read_frames(self, video: PublishedVideo) -> np.ndarray:
-        """The frames of a video that was found, as uint8 THWC RGB: what H.264 kept of them.
+        """The frames of what was found, as uint8 THWC RGB: of a video, what H.264 kept of them.
 
         Raises:
             ObjectNotFound: it has gone since.
             RowError: ENCODE_FAILED, if it is no longer the video that was found.
         """
         data = self._storage.read_bytes(video.uri)
-        with _private_file("video") as path:
+        with _private_file(video.uri) as path:
             path.write_bytes(data)
             try:
-                return decode_mp4(path, video.num_frames, video.height, video.width)
+                decode = decode_png if path.suffix == ".png" else decode_mp4
+                return decode(path, video.num_frames, video.height, video.width)
             except VideoError as error:
                 raise RowError(ErrorClass.ENCODE_FAILED, f"{video.uri} cannot be read: {error}") from error
 
 
 @contextmanager
-def _private_file(row_key: str) -> Iterator[Path]:
-    """A path in a folder that nobody else may enter and that is always removed."""
+def _private_file(uri: str) -> Iterator[Path]:
+    """A path of the URI's name in a folder that nobody else may enter and that is always removed."""
     with tempfile.TemporaryDirectory(prefix="stylecrafter-") as folder:
-        yield Path(folder, f"{row_key}.mp4")
+        yield Path(folder, uri.rsplit("/", 1)[-1])
+
+
+def _verify(path: Path, num_frames: int, height: int, width: int) -> float | None:
+    """The duration of a file that holds these frames; None for an image.
+
+    Raises:
+        VideoError: it does not.
+    """
+    if path.suffix == ".png":
+        verify_png(path, num_frames, height, width)
+        return None
+    return verify_mp4(path, num_frames, height, width).duration_s
 
 
 def _sha256(path: Path) -> str:

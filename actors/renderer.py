@@ -1,4 +1,4 @@
-"""Holds the model: a batch of planned rows and their references in, frames out."""
+"""Holds the model: a batch of planned rows and what they are rendered from in, frames out."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from actors.assets import StyleImage
+from actors.assets import RowAssets, StyleImage
 from actors.lru import LruCache
 from schemas.planned import PlannedRow
 from schemas.record import ErrorClass, RowError
+from schemas.settings import RenderSettings
+from schemas.speed import SpeedSettings
 from stylecrafter import StyleCrafterPipeline
+from stylecrafter.speed import SpeedOptions, apply_speed_options
+from stylecrafter.style_adapter import mix_styles
+from stylecrafter.unet_layout import style_layer_groups
 
 # Shape suffixes: B rows, L text tokens, K style tokens, N fusion layers, C channels, T frames, H height, W width.
 
@@ -44,13 +49,16 @@ class RenderedVideo:
 class Renderer:
     """One model on one device. Not thread-safe: the actor holds a lock around the device."""
 
-    def __init__(self, model_dir: Path, *, dtype: str, device: str):
+    def __init__(self, model_dir: Path, *, dtype: str, device: str, speed: SpeedSettings):
         self.device = torch.device(device)
         pipeline = StyleCrafterPipeline.from_pretrained(model_dir, dtype=getattr(torch, dtype))
         self.pipeline = pipeline.to(self.device)
         self.pipeline.set_progress_bar_config(disable=True)
-        self._texts: LruCache[torch.Tensor] = LruCache(_CACHED_PROMPTS)
-        self._styles: LruCache[torch.Tensor] = LruCache(_CACHED_STYLES)
+        apply_speed_options(self.pipeline, SpeedOptions(**speed.model_dump(exclude={"cpu_offload"})))
+        # Not diffusers' hooks: they watch `forward`, which encoders are not called by (`text_embedding`).
+        self._offload = speed.cpu_offload
+        self._texts: LruCache[torch.Tensor] = LruCache(_CACHED_PROMPTS, name="prompt")
+        self._styles: LruCache[torch.Tensor] = LruCache(_CACHED_STYLES, name="style")
         self._saving = Saving.NONE
 
     @property
@@ -61,19 +69,20 @@ class Renderer:
     def saving_memory(self, saving: Saving) -> Iterator[None]:
         """What is rendered in the block takes less memory, and more time."""
         self._saving = saving
+        was_tiling = self.pipeline.vae.use_tiling
         if saving >= Saving.TILED:
             self.pipeline.vae.enable_tiling()
         try:
             yield
         finally:
-            self.pipeline.vae.disable_tiling()
+            self.pipeline.vae.use_tiling = was_tiling
             self._saving = Saving.NONE
 
     @torch.inference_mode()
     def render(
-        self, rows: Sequence[PlannedRow], references: Sequence[Sequence[StyleImage]]
+        self, rows: Sequence[PlannedRow], assets: Sequence[RowAssets]
     ) -> list[RenderedVideo | RowError]:
-        """Renders rows of one bucket together; `references` holds each row's pictures in order.
+        """Renders rows of one bucket together; `assets` holds what each is rendered from.
 
         A row's noise comes from its own seed, so that its frames do not depend on its batch.
         A row whose pixels are not finite becomes a RowError.
@@ -83,10 +92,11 @@ class Renderer:
         """
         assert len({row.bucket for row in rows}) == 1, "a batch mixes buckets"
         clock = _Clock(self.device)
-        text_BLC, uncond_BLC, style_BKC, scales_BN1 = self._condition(rows, references)
+        text_BLC, uncond_BLC, style_BKC, scales_BN1 = self._condition(rows, assets)
+        depth_features = self._depth_features(rows, assets)
         clock.lap("condition_s")
         with self._encoders_away():
-            latents_BCTHW = self._denoise(rows, text_BLC, uncond_BLC, style_BKC, scales_BN1)
+            latents_BCTHW = self._denoise(rows, depth_features, text_BLC, uncond_BLC, style_BKC, scales_BN1)
             clock.lap("denoise_s")
             one_by_one = {"chunk_frames": 1} if self._saving >= Saving.ONE_BY_ONE else {}
             decoded_BCTHW = self.pipeline.decode_latents_to_float(latents_BCTHW, **one_by_one)
@@ -102,25 +112,51 @@ class Renderer:
         ]
 
     def _condition(
-        self, rows: Sequence[PlannedRow], references: Sequence[Sequence[StyleImage]]
+        self, rows: Sequence[PlannedRow], assets: Sequence[RowAssets]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         text_BLC = torch.cat([self._text(row.prompt) for row in rows])
         uncond_BLC = torch.cat([self._text(row.settings.negative_prompt) for row in rows])
-        style_BKC = torch.cat([self._style(images) for images in references])
+        style_BKC = torch.cat(
+            [self._row_style(row.settings, one.images) for row, one in zip(rows, assets, strict=True)]
+        )
         return text_BLC, uncond_BLC, style_BKC, self.pipeline.predict_fusion_scales(style_BKC, text_BLC)
 
     def _text(self, prompt: str) -> torch.Tensor:
         return self._texts.get(prompt, lambda: self.pipeline.encode_prompt([prompt]))
 
-    def _style(self, images: Sequence[StyleImage]) -> torch.Tensor:
-        key = tuple(image.sha256 for image in images)
+    def _row_style(self, settings: RenderSettings, images: Sequence[StyleImage]) -> torch.Tensor:
+        if settings.style_mix is None:
+            return self._style(images, settings.style_weights)
+        first, second = (self._style([image], None) for image in images)
+        return mix_styles(first, second, torch.tensor([settings.style_mix]))
+
+    def _style(self, images: Sequence[StyleImage], weights: tuple[float, ...] | None) -> torch.Tensor:
+        key = (*(image.sha256 for image in images), weights)
         return self._styles.get(
-            key, lambda: self.pipeline.encode_style([Image.fromarray(image.pixels) for image in images])
+            key,
+            lambda: self.pipeline.encode_style([Image.fromarray(image.pixels) for image in images], weights),
         )
+
+    def _depth_features(
+        self, rows: Sequence[PlannedRow], assets: Sequence[RowAssets]
+    ) -> tuple[torch.Tensor, ...]:
+        """Of the batch [N, C, H, W], N = B * T; none for a bucket without depth."""
+        of_rows = []
+        for row, one in zip(rows, assets, strict=True):
+            if one.depth is not None:
+                s = row.settings
+                frames = one.depth.frames
+                of_rows.append(
+                    self.pipeline.encode_depth(
+                        [frames], s.num_frames, s.height, s.width, s.depth_normalization
+                    )
+                )
+        return tuple(torch.cat(level) for level in zip(*of_rows, strict=True))
 
     def _denoise(
         self,
         rows: Sequence[PlannedRow],
+        depth_features: tuple[torch.Tensor, ...],
         text_BLC: torch.Tensor,
         uncond_BLC: torch.Tensor,
         style_BKC: torch.Tensor,
@@ -128,6 +164,8 @@ class Renderer:
     ) -> torch.Tensor:
         settings = [row.settings for row in rows]
         first = settings[0]
+        # Where a row has one, all rows of its bucket do.
+        rates = [s.conditioning_fps for s in settings if s.conditioning_fps is not None]
         return self.pipeline.denoise(
             text_BLC,
             uncond_BLC,
@@ -140,16 +178,31 @@ class Renderer:
             num_inference_steps=first.num_inference_steps,
             text_guidance_scale=[s.text_guidance_scale for s in settings],
             style_guidance_scale=[s.style_guidance_scale for s in settings],
-            style_scale=[s.style_scale for s in settings],
+            style_scale=self._style_scale(settings),
+            depth_features=depth_features,
+            conditioning_fps=rates or None,
+            sampler=first.scheduler,
             eta=first.eta,
             guidance=first.guidance,
+            guidance_interval=(first.guidance_start, first.guidance_end),
+            mode=first.mode,
             batch_guidance=False if self._saving >= Saving.ONE_BY_ONE else None,
         )
+
+    def _style_scale(self, settings: Sequence[RenderSettings]) -> list[float] | dict[str, list[float]]:
+        """One number per row, or where rows weigh groups of layers, one per row and group."""
+        if all(s.style_scale_structure == s.style_scale_texture == 1 for s in settings):
+            return [s.style_scale for s in settings]
+        groups = style_layer_groups(self.pipeline.unet.config)
+        return {
+            group: [s.style_scale * getattr(s, f"style_scale_{group}") for s in settings]
+            for group in dict.fromkeys(groups)
+        }
 
     @contextmanager
     def _encoders_away(self) -> Iterator[None]:
         encoders = (self.pipeline.text_encoder, self.pipeline.image_encoder)
-        if self._saving < Saving.ENCODERS_AWAY:
+        if self._saving < Saving.ENCODERS_AWAY and not self._offload:
             yield
             return
         try:

@@ -49,11 +49,16 @@ class VideoInfo(NamedTuple):
     size_bytes: int
 
 
-def encode_mp4(frames_THWC: np.ndarray, path: Path, fps: int, crf: int, threads: int = 1) -> None:
+def encode_mp4(
+    frames_THWC: np.ndarray, path: Path, fps: int, crf: int, threads: int = 1, comment: str = ""
+) -> None:
     """Writes frames as H.264, yuv420p, with the index in front so that it plays while it loads.
 
     Equal frames and arguments give equal bytes: x264's output depends on its number of threads, so that is an
     argument and not the machine's.
+
+    Args:
+        comment: kept in the file's metadata.
 
     Raises:
         ValueError: frames that are not uint8 THWC RGB, or of odd height or width (yuv420p halves both).
@@ -72,6 +77,7 @@ def encode_mp4(frames_THWC: np.ndarray, path: Path, fps: int, crf: int, threads:
         *("-an", "-c:v", "libx264", "-preset", "medium", "-crf", str(crf), "-pix_fmt", "yuv420p"),
         *("-colorspace", "smpte170m", "-color_range", "tv"),
         *("-threads", str(threads), "-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1"),
+        *(("-metadata", f"comment={comment}") if comment else ()),
         *("-movflags", "+faststart", "-f", "mp4", str(path)),
     ]
     with _ffmpeg(arguments, timeout_s=_timeout_s(frames_THWC.nbytes)) as process:

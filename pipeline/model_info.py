@@ -22,6 +22,20 @@ class ModelInfo:
     defaults: dict[str, Any]  # its own values for the render settings
     pixel_multiple: int  # heights and widths are multiples of this
     unet_channels: int
+    depth_adapter: bool = False
+    fps_embedding: bool = False
+    texture_layers: bool = True  # attention on more levels than the coarsest, see `style_layer_groups`
+
+    def defaults_for(self, mode: str) -> dict[str, Any]:
+        """Its own values for the render settings of one mode, under their names in a manifest."""
+        own = self.defaults | (self.defaults.get("image") or {} if mode == "image" else {})
+        start, end = own.get("guidance_interval") or (None, None)
+        by_group = own["style_scale"] if isinstance(own.get("style_scale"), dict) else {}
+        names = {"scheduler": own.get("sampler"), "guidance_start": start, "guidance_end": end}
+        if by_group:
+            names |= {"style_scale": 1.0}
+            names |= {f"style_scale_{group}": value for group, value in by_group.items()}
+        return own | names
 
     def as_json(self) -> dict[str, Any]:
         """The facts as they are kept with a run."""
@@ -37,7 +51,7 @@ def read_model_info(storage: Storage, uri: str) -> ModelInfo:
     generation = _read_json(storage, uri, "generation_config.json")
     unet = _read_json(storage, uri, "unet", "config.json")
     vae = _read_json(storage, uri, "vae", "config.json")
-    _read_json(storage, uri, "model_index.json")
+    index = _read_json(storage, uri, "model_index.json")
     engine = generation.get("engine")
     if engine not in ENGINES:
         raise UsageError(f"model = {uri!r}: engine {engine!r} is not one of {', '.join(ENGINES)}")
@@ -53,6 +67,9 @@ def read_model_info(storage: Storage, uri: str) -> ModelInfo:
         defaults=generation,
         pixel_multiple=2**halvings,
         unet_channels=unet["block_out_channels"][0],
+        depth_adapter=bool(next(iter(index.get("depth_adapter") or ()), None)),
+        fps_embedding=bool(unet.get("fps_cond")),
+        texture_layers=sum("CrossAttn" in kind for kind in unet.get("down_block_types", ())) > 1,
     )
 
 

@@ -1,6 +1,6 @@
 """From one manifest row to the videos it asks for: settings resolved, assets versioned, named and seeded."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Protocol
@@ -9,19 +9,19 @@ from actors.records import Provenance, Record, broken_record, failed_record
 from actors.storage import ObjectStat, resolve
 from pipeline.manifest_reader import RawRow
 from pipeline.model_info import ModelInfo
+from pipeline.row_settings import RowSettings, changed_by
 from pipeline.scratch import Scratch
 from schemas.identity import content_row_id, digest, repeated_row_id, row_key, row_seed
-from schemas.manifest import InvalidRowError, ManifestRow, broken_row_id, parse_row
+from schemas.manifest import InvalidRowError, broken_row_id, parse_row
+from schemas.manifest_row import ManifestRow
 from schemas.planned import AssetRef, PlannedRow
 from schemas.record import ErrorClass, RowError, Status
-from schemas.run import RenderRun
-from schemas.settings import SETTING_NAMES, V1_DEFAULTS, RenderSettings, resolve_settings
+from schemas.run import RenderRun, UsageError
+from schemas.settings import RenderSettings
 
 _PROBES = 16
 _MAX_KEPT_ASSETS = 50_000
-_MAX_KEPT_SETTINGS = 1_000
 _MAX_KEPT_LOCATIONS = 4_096
-_ROW_SETTINGS = tuple(name for name in SETTING_NAMES if name in ManifestRow.model_fields)
 _UNSEEN = (
     "unseen"  # the version of an asset that could not be looked at; when it appears, the row's key changes
 )
@@ -35,27 +35,31 @@ class AssetProbe(Protocol):
 
     def probe(self, location: str) -> ObjectStat: ...
 
+    def probe_depth(self, location: str) -> ObjectStat: ...
+
 
 class RowPlanner:
     """Plans manifest rows. Every row yields a planned video per sample, or the record of why not."""
 
     def __init__(self, run: RenderRun, model: ModelInfo, assets: AssetProbe, provenance: Provenance):
         self._run = run
-        self._model = model
         self._provenance = provenance
-        self._overrides = run.setting_overrides()
-        self._versions = _AssetVersions(assets)
+        self._settings_of = RowSettings(run, model)
+        self._speed = run.speed.renaming()
+        self._combinations = run.sweep.combinations()
+        self._versions = _AssetVersions(assets.probe)
+        self._depth_versions = _AssetVersions(assets.probe_depth)
         self._row_ids = _RowIds()
-        self._resolved: dict[tuple[Any, ...], RenderSettings] = {}
 
     def plan(self, chunk: list[RawRow]) -> Iterator[PlannedRow | Record]:
         """The videos and failure records of a chunk of rows, in their order."""
         parsed = [self._parse(raw) for raw in chunk]
+        rows = [(raw, row) for raw, row in zip(chunk, parsed, strict=True) if isinstance(row, ManifestRow)]
         self._versions.look_up(
-            _location(uri, raw.file_uri)
-            for raw, row in zip(chunk, parsed, strict=True)
-            if isinstance(row, ManifestRow)
-            for uri in row.style_image_uri
+            _location(uri, raw.file_uri) for raw, row in rows for uri in row.style_image_uri
+        )
+        self._depth_versions.look_up(
+            _location(row.depth_video_uri, raw.file_uri) for raw, row in rows if row.depth_video_uri
         )
         for raw, row in zip(chunk, parsed, strict=True):
             yield from self._plan_row(raw, row)
@@ -85,52 +89,37 @@ class RowPlanner:
             yield broken_record(raw.values, row_id, self._provenance, error)
             return
         for sample_index in range(row.num_samples):
-            yield self._plan_sample(raw, row, row_id, settings, sample_index)
+            for variant, swept in self._combinations:
+                own = settings.model_copy(update=swept) if swept else settings
+                yield self._plan_sample(raw, row, row_id, own, sample_index, variant)
 
     def _content(self, row: ManifestRow) -> dict[str, Any]:
         """What a row itself asks for, whatever the run or the model adds; the frozen v1 defaults are left out."""
         asked = {"prompt": row.prompt, "style_image_uri": row.style_image_uri}
         optional = {"depth_video_uri": row.depth_video_uri, "seed": row.seed}
-        changed = {
-            name: value
-            for name in _ROW_SETTINGS
-            if (value := getattr(row, name)) is not None and value != V1_DEFAULTS[name]
-        }
-        return asked | {name: value for name, value in optional.items() if value is not None} | changed
+        return (
+            asked | {name: value for name, value in optional.items() if value is not None} | changed_by(row)
+        )
 
     def _settings(self, row: ManifestRow) -> RenderSettings:
-        settings = self._resolve({name: getattr(row, name) for name in _ROW_SETTINGS})
-        multiple = self._model.pixel_multiple
-        for name in ("height", "width"):
-            if (value := getattr(settings, name)) % multiple:
-                raise _refused(
-                    ErrorClass.INVALID_ROW,
-                    f"{name} = {value}: must be a multiple of {multiple} for this model",
+        for name in self._run.sweep.axes:
+            if getattr(row, name, None) is not None:
+                raise UsageError(
+                    f"manifest: the row {row.prompt!r} has its own {name}, which --sweep.{name.replace('_', '-')} "
+                    "sweeps; drop that column or that sweep"
                 )
-        if settings.mode == "image":
-            raise _refused(
-                ErrorClass.MODE_UNSUPPORTED, "mode = 'image': only 'video' can be rendered in batches"
-            )
-        if row.depth_video_uri:
-            raise _refused(
-                ErrorClass.DEPTH_UNSUPPORTED,
-                f"depth_video_uri = {row.depth_video_uri!r}: the model has no depth adapter",
-            )
-        return settings
-
-    def _resolve(self, own: dict[str, Any]) -> RenderSettings:
-        """The settings of a row. Manifests repeat the same few, so those seen are kept."""
-        key = tuple(own.values())
-        if key not in self._resolved:
-            if len(self._resolved) >= _MAX_KEPT_SETTINGS:
-                self._resolved.clear()
-            self._resolved[key] = resolve_settings(own, self._overrides, self._model.defaults)
-        return self._resolved[key]
+        return self._settings_of.of(row)
 
     def _plan_sample(
-        self, raw: RawRow, row: ManifestRow, row_id: str, settings: RenderSettings, sample_index: int
+        self,
+        raw: RawRow,
+        row: ManifestRow,
+        row_id: str,
+        settings: RenderSettings,
+        sample_index: int,
+        variant: str,
     ) -> PlannedRow | Record:
-        assets, error = self._assets(raw, row)
+        assets, depth, error = self._assets(raw, row)
         seed = row_seed(
             run_seed=self._run.seed,
             prompt=row.prompt,
@@ -142,10 +131,10 @@ class RowPlanner:
         key = row_key(
             prompt=row.prompt,
             style_images=[(asset.uri, asset.version) for asset in assets],
-            depth_video=None,
+            depth_video=(depth.uri, depth.version) if depth else None,
             sample_index=sample_index,
             seed=seed,
-            settings_changed=settings.changed_from_v1(),
+            settings_changed=settings.changed_from_v1() | self._speed,
             engine=self._provenance.engine,
             dtype=self._provenance.dtype,
             model_fingerprint=self._provenance.model_fingerprint,
@@ -154,9 +143,11 @@ class RowPlanner:
         planned = PlannedRow(
             row_id=row_id,
             sample_index=sample_index,
+            variant=variant,
             row_key=key,
             prompt=row.prompt,
             style_images=assets,
+            depth_video=depth,
             seed=seed,
             priority=row.priority,
             meta=row.meta,
@@ -164,19 +155,23 @@ class RowPlanner:
         )
         return planned if error is None else failed_record(planned, self._provenance, error, attempts=0)
 
-    def _assets(self, raw: RawRow, row: ManifestRow) -> tuple[list[AssetRef], RowError | None]:
-        assets, first_error = [], None
-        for uri in row.style_image_uri:
-            location = _location(uri, raw.file_uri)
-            seen = self._versions[location]
-            if isinstance(seen, RowError):
-                first_error = first_error or seen
-                assets.append(AssetRef(uri=uri, location=location, version=_UNSEEN, size_bytes=0))
-            else:
-                assets.append(
-                    AssetRef(uri=uri, location=location, version=seen.version, size_bytes=seen.size_bytes)
-                )
-        return assets, first_error
+    def _assets(
+        self, raw: RawRow, row: ManifestRow
+    ) -> tuple[list[AssetRef], AssetRef | None, RowError | None]:
+        """The style images, the depth video if there is one, and the first thing that is wrong with any."""
+        seen = [_seen(uri, raw, self._versions) for uri in row.style_image_uri]
+        depth = [_seen(row.depth_video_uri, raw, self._depth_versions)] if row.depth_video_uri else []
+        error = next((error for _, error in [*seen, *depth] if error), None)
+        return [asset for asset, _ in seen], depth[0][0] if depth else None, error
+
+
+def _seen(uri: str, raw: RawRow, versions: "_AssetVersions") -> tuple[AssetRef, RowError | None]:
+    """An asset as it was seen, or why it was not."""
+    location = _location(uri, raw.file_uri)
+    found = versions[location]
+    if isinstance(found, RowError):
+        return AssetRef(uri=uri, location=location, version=_UNSEEN, size_bytes=0), found
+    return AssetRef(uri=uri, location=location, version=found.version, size_bytes=found.size_bytes), None
 
 
 def _refused(error_class: ErrorClass, message: str) -> RowError:
@@ -186,9 +181,9 @@ def _refused(error_class: ErrorClass, message: str) -> RowError:
 class _AssetVersions(dict[str, ObjectStat | RowError]):
     """What was seen of each distinct asset; each is looked at once per plan, up to very many of them."""
 
-    def __init__(self, assets: AssetProbe):
+    def __init__(self, probe: Callable[[str], ObjectStat]):
         super().__init__()
-        self._assets = assets
+        self._look = probe
 
     def look_up(self, locations: Iterable[str]) -> None:
         wanted = list(dict.fromkeys(locations))
@@ -203,7 +198,7 @@ class _AssetVersions(dict[str, ObjectStat | RowError]):
 
     def _probe(self, location: str) -> ObjectStat | RowError:
         try:
-            return self._assets.probe(location)
+            return self._look(location)
         except RowError as error:
             return error
 

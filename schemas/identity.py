@@ -15,6 +15,14 @@ _SEED_BITS = 63  # a seed fits a signed 64-bit Parquet column
 _JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
+SUFFIXES = {"video": "mp4", "image": "png"}  # of what a row of each mode becomes
+
+
+def media_path(row_key: str, mode: str | None = "video") -> str:
+    """Where a row's video or image lies below its output."""
+    return f"videos/{row_key[:2]}/{row_key}.{SUFFIXES[mode or 'video']}"
+
+
 def canonical_json(value: Any) -> bytes:
     """Bytes that are equal exactly when the values are: sorted keys, NFC text, no NaN.
 

@@ -1,7 +1,7 @@
 """One planned video: a validated row with everything resolved. Work units carry these to the render actors."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +10,22 @@ from schemas.identity import record_id
 from schemas.record import RECORD_SCHEMA
 from schemas.settings import SETTING_NAMES, RenderSettings
 
-Bucket = tuple[str, int, int, int, int]
+
+class Bucket(NamedTuple):
+    """What rows have in common that can be denoised in one batch."""
+
+    mode: str
+    num_frames: int
+    height: int
+    width: int
+    num_inference_steps: int
+    scheduler: str
+    eta: float
+    guidance: str
+    guidance_start: float
+    guidance_end: float
+    with_conditioning_fps: bool
+    with_depth: bool
 
 
 class AssetRef(BaseModel):
@@ -35,6 +50,7 @@ class PlannedRow(BaseModel):
     row_key: str
     prompt: str
     style_images: list[AssetRef]
+    depth_video: AssetRef | None = None
     seed: int
     priority: int = 0
     meta: str | None = None
@@ -48,7 +64,20 @@ class PlannedRow(BaseModel):
     def bucket(self) -> Bucket:
         """Rows of one bucket can be denoised in one batch."""
         s = self.settings
-        return (s.mode, s.num_frames, s.height, s.width, s.num_inference_steps)
+        return Bucket(
+            mode=s.mode,
+            num_frames=s.num_frames,
+            height=s.height,
+            width=s.width,
+            num_inference_steps=s.num_inference_steps,
+            scheduler=s.scheduler,
+            eta=s.eta,
+            guidance=s.guidance,
+            guidance_start=s.guidance_start,
+            guidance_end=s.guidance_end,
+            with_conditioning_fps=s.conditioning_fps is not None,
+            with_depth=self.depth_video is not None,
+        )
 
 
 _ASSET_TYPE = pa.struct(
@@ -68,6 +97,7 @@ _ROW_TYPE = pa.struct(
         pa.field("row_key", pa.string()),
         pa.field("prompt", pa.string()),
         pa.field("style_images", pa.list_(_ASSET_TYPE)),
+        pa.field("depth_video", _ASSET_TYPE),
         pa.field("seed", pa.int64()),
         pa.field("priority", pa.int32()),
         pa.field("meta", pa.string()),
@@ -90,6 +120,7 @@ RESULT_SCHEMA = pa.schema(
     [
         pa.field("unit_id", pa.int64()),
         pa.field("records", pa.list_(pa.struct(RECORD_SCHEMA))),
+        pa.field("left", pa.int64()),  # rows that were not begun, since the run's time was over
         pa.field("infrastructure_error", pa.string()),
         pa.field("internal_error", pa.string()),  # a traceback
     ]

@@ -112,6 +112,18 @@ RECORD_SCHEMA = pa.schema(
         pa.field("node", pa.string()),
         pa.field("device", pa.string()),
         pa.field("finished_at", pa.timestamp("ms", tz="UTC"), nullable=False),
+        # added later, so that older readers find the columns above where they were
+        pa.field("style_weights", pa.list_(pa.float64())),
+        pa.field("style_mix", pa.float64()),
+        pa.field("style_scale_structure", pa.float64()),
+        pa.field("style_scale_texture", pa.float64()),
+        pa.field("scheduler", pa.string()),
+        pa.field("guidance_start", pa.float64()),
+        pa.field("guidance_end", pa.float64()),
+        pa.field("conditioning_fps", pa.float64()),
+        pa.field("depth_normalization", pa.string()),
+        pa.field("depth_video_sha256", pa.string()),
+        pa.field("speed", pa.string()),  # the run's options that trade exactness, as JSON; null: none
     ]
 )
 

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Mode = Literal["video", "image"]
 GuidanceForm = Literal["published", "paper"]
+Scheduler = Literal["ddim", "dpm++", "unipc", "euler", "lcm"]
+DepthNormalization = Literal["clip", "frame"]
 
 # Bounds that no sensible render exceeds; they keep a typo from asking for a terabyte of latents.
 FrameCount = Annotated[int, Field(ge=1, le=512)]
@@ -15,6 +17,9 @@ FramesPerSecond = Annotated[int, Field(ge=1, le=120)]
 StepCount = Annotated[int, Field(ge=1, le=1000)]
 GuidanceScale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 StyleScale = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+StyleWeight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+ConditioningRate = Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)]
 
 
 class RenderSettings(BaseModel):
@@ -35,6 +40,18 @@ class RenderSettings(BaseModel):
     eta: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
     guidance: GuidanceForm = "published"
     crf: Annotated[int, Field(ge=0, le=51)] = 10
+    # Since then; each default means what was done before there was the setting.
+    style_weights: tuple[StyleWeight, ...] | None = None  # one per reference; None: all 1
+    style_mix: Share | None = (
+        None  # of the second of two references, mixed with the first; None: read together
+    )
+    style_scale_structure: StyleScale = 1.0  # factors of style_scale by group of layers
+    style_scale_texture: StyleScale = 1.0
+    scheduler: Scheduler = "ddim"
+    guidance_start: Share = 0.0  # share of the steps at which guidance begins and ends
+    guidance_end: Share = 1.0
+    conditioning_fps: ConditioningRate | None = None  # of models with fps embedding; None: the model's own
+    depth_normalization: DepthNormalization = "clip"
 
     def changed_from_v1(self) -> dict[str, Any]:
         """The settings that differ from the frozen v1 defaults."""
@@ -43,7 +60,8 @@ class RenderSettings(BaseModel):
 
 
 SETTING_NAMES = tuple(RenderSettings.model_fields)
-V1_DEFAULTS: dict[str, Any] = {name: field.default for name, field in RenderSettings.model_fields.items()}
+V1_SETTING_NAMES = SETTING_NAMES[: SETTING_NAMES.index("crf") + 1]
+DEFAULTS: dict[str, Any] = {name: field.default for name, field in RenderSettings.model_fields.items()}
 
 
 def resolve_settings(*layers: Mapping[str, Any]) -> RenderSettings:

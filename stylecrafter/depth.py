@@ -49,11 +49,9 @@ def prepare_depth(
         raise ValueError(
             f"normalisation is {normalisation!r}; allowed are {', '.join(map(repr, NORMALISATIONS))}"
         )
-    frames_THW = _grey_frames(clip)
-    chosen = torch.linspace(0, len(frames_THW) - 1, num_frames).round().long()
-    depth_1THW = F.interpolate(
-        frames_THW[chosen][None], (height, width), mode="bilinear", align_corners=False
-    )
+    chosen = torch.linspace(0, max(len(clip) - 1, 0), num_frames).round().long()
+    frames_THW = _grey_frames(clip, chosen)
+    depth_1THW = F.interpolate(frames_THW[None], (height, width), mode="bilinear", align_corners=False)
     if not torch.isfinite(depth_1THW).all():
         raise ValueError("depth clip has values that are not finite; allowed are finite numbers")
     over = (1, 2, 3) if normalisation == "clip" else (2, 3)
@@ -61,16 +59,19 @@ def prepare_depth(
     return 2 * (depth_1THW - low) / (high - low + _FLAT) - 1
 
 
-def _grey_frames(clip: DepthClip) -> torch.Tensor:
-    """Frames as they are, float32 [T, H, W]."""
+def _grey_frames(clip: DepthClip, chosen: torch.Tensor) -> torch.Tensor:
+    """The chosen frames as they are, float32 [T, H, W]: of a long clip no more than these is converted."""
     if not isinstance(clip, np.ndarray | torch.Tensor):
-        clip = np.stack([np.asarray(x if x.mode in _GREY_MODES else x.convert("RGB")) for x in clip])
+        pictures = [clip[index] for index in chosen.tolist()] if len(clip) else []
+        clip = np.array([np.asarray(x if x.mode in _GREY_MODES else x.convert("RGB")) for x in pictures])
+        chosen = torch.arange(len(pictures))
     shape = tuple(clip.shape)
     if len(shape) not in (3, 4) or 0 in shape or (len(shape) == 4 and shape[3] not in (1, 3)):
         raise ValueError(
             f"depth clip has shape {shape}; allowed are [T, H, W], [T, H, W, 1] and [T, H, W, 3], not empty"
         )
-    values = clip if isinstance(clip, torch.Tensor) else torch.from_numpy(clip.astype(np.float32))
+    values = clip[chosen] if isinstance(clip, torch.Tensor) else clip[chosen.numpy()].astype(np.float32)
+    values = torch.as_tensor(values)
     values = values.float()
     if values.ndim == 3:
         return values

@@ -9,13 +9,13 @@ import pytest
 
 from actors.clip_reader import ClipReader
 from actors.video_codec import ffmpeg_binary
-from schemas.data_plan import MediaLimits
 from schemas.record import ErrorClass, RowError
+from schemas.run import FetchLimits
 from tests.support.training_data import write_clip, write_picture
 
 
 def reader(short_side: int = 64, **limits: Any) -> ClipReader:
-    return ClipReader(MediaLimits(**limits), short_side)
+    return ClipReader(FetchLimits(**limits), short_side)
 
 
 def refusal(data: bytes, made: ClipReader) -> RowError:

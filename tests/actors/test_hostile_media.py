@@ -164,7 +164,7 @@ import os, sys, time, ctypes
 sys.path.insert(0, {folder!r})
 import decoder_process as real
 decode = real.decode
-def misbehave(data, max_pixels):
+def misbehave(data, max_pixels, kind):
     if data == b"crash": ctypes.string_at(0)
     if data == b"abort": os.abort()
     if data == b"exit": os._exit(0)
@@ -178,7 +178,7 @@ def misbehave(data, max_pixels):
     if data == b"open":
         kept = [os.open("/dev/null", os.O_RDONLY) for _ in range(1000)]
     if data == b"write": os.write(os.open({target!r}, os.O_WRONLY | os.O_CREAT), b"x")
-    return decode(data, max_pixels)
+    return decode(data, max_pixels, kind)
 real.decode = misbehave
 real.main()
 """

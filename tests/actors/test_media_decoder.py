@@ -194,6 +194,24 @@ def test_a_decoder_killed_during_a_request_is_replaced(
     assert decoder.pid not in killed
 
 
+def test_a_decoder_killed_while_it_starts_is_replaced(
+    decoder: MediaDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, killed = subprocess.Popen, []
+
+    def kill_first(*args: Any, **kw: Any) -> Any:
+        process = start(*args, **kw)
+        if not killed:
+            killed.append(process.pid)
+            process.kill()
+        return process
+
+    monkeypatch.setattr(media_decoder.subprocess, "Popen", kill_first)
+    assert decoder.decode_image(_saved(_picture(), "PNG")).shape == (20, 30, 3)
+    assert killed
+    assert decoder.pid not in killed
+
+
 def test_a_decoder_that_does_not_start_is_no_picture_s_failure(
     decoder: MediaDecoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -264,5 +282,7 @@ def _runs(pid: int) -> bool:
 
 def test_requests_that_break_off_end_the_process_quietly() -> None:
     answers = io.BytesIO()
-    decoder_process.serve(io.BytesIO(decoder_process.REQUEST.pack(100, 100, 1.0) + b"short"), answers)
+    decoder_process.serve(
+        io.BytesIO(decoder_process.REQUEST.pack(decoder_process.RGB, 100, 100, 1.0) + b"short"), answers
+    )
     assert answers.getvalue() == b""

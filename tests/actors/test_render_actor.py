@@ -10,15 +10,17 @@ import pytest
 import torch
 
 from actors.actor_config import ActorConfig
+from actors.assets import RowAssets
 from actors.device_errors import is_device_broken
 from actors.records import Provenance
 from actors.render_actor import RenderActor
-from actors.renderer import Saving
+from actors.renderer import Renderer, Saving
 from actors.storage import Storage
 from schemas.planned import RESULT_SCHEMA, AssetRef, PlannedRow, units_table
 from schemas.record import ErrorClass
 from schemas.run import FetchLimits, InfrastructureError
 from schemas.settings import RenderSettings
+from schemas.speed import SpeedSettings
 
 
 @pytest.fixture
@@ -123,7 +125,8 @@ def test_a_row_that_never_fits_fails_after_all_that_saves_memory(actor, rows, mo
 @pytest.mark.parametrize("needed", list(Saving)[1:])
 def test_a_row_that_does_not_fit_alone_is_tried_with_less_and_less(actor, rows, monkeypatch, needed):
     actor._saving_of.clear()
-    [plain] = actor._renderer.render(rows[:1], [[actor._assets.style_image(rows[0].style_images[0])]])
+    picture = actor._assets.style_image(rows[0].style_images[0])
+    [plain] = actor._renderer.render(rows[:1], [RowAssets([picture])])
     render_batch, savings, frames, tiled = actor._renderer.render, [], [], []
 
     def small_card(batch, references):
@@ -291,7 +294,7 @@ def two_threads():
 
 
 def test_a_row_renders_the_same_frames_in_any_batch_and_with_any_threads(actor, rows, two_threads):
-    images = [[actor._assets.style_image(asset) for asset in row.style_images] for row in rows]
+    images = [RowAssets([actor._assets.style_image(asset) for asset in row.style_images]) for row in rows]
     alone = [actor._renderer.render([row], [image])[0] for row, image in zip(rows, images, strict=True)]
     torch.set_num_threads(1)
     for one, in_batch in zip(alone, actor._renderer.render(rows, images), strict=True):
@@ -314,3 +317,35 @@ def test_what_is_rendered_is_committed_even_when_a_later_fetch_ends_the_run(acto
     with pytest.raises(InfrastructureError):
         render(actor, rows)
     assert len(list(output.rglob("commits/**/*.json"))) == 2
+
+
+def test_tiling_that_was_on_stays_on_after_a_row_that_needed_it(actor):
+    renderer = actor._renderer
+    for was_tiling in (True, False):
+        renderer.pipeline.vae.use_tiling = was_tiling
+        for saving in Saving:
+            with renderer.saving_memory(saving):
+                assert renderer.pipeline.vae.use_tiling == (was_tiling or saving == Saving.TILED)
+            assert renderer.pipeline.vae.use_tiling == was_tiling
+
+
+def test_options_for_speed_reach_the_model(tiny_model):
+    speed = SpeedSettings(vae_slicing=True, vae_tiling=True, attention_broadcast=(2, 4, 6), fp8_weights=True)
+    pipeline = Renderer(tiny_model, dtype="float32", device="cpu", speed=speed).pipeline
+    assert (pipeline.vae.use_slicing, pipeline.vae.use_tiling, pipeline.unet.is_cache_enabled) == (True,) * 3
+    assert torch.float8_e4m3fn in {parameter.dtype for parameter in pipeline.unet.parameters()}
+
+
+def test_encoders_that_are_offloaded_come_back_and_pixels_are_the_same(actor, rows, monkeypatch):
+    renderer = actor._renderer
+    moved = []
+    monkeypatch.setattr(
+        type(renderer.pipeline.text_encoder), "to", lambda self, place: moved.append(str(place))
+    )
+    assets = [RowAssets([actor._assets.style_image(rows[0].style_images[0])])]
+    [plain] = renderer.render(rows[:1], assets)
+    assert moved == []
+    renderer._offload = True
+    [offloaded] = renderer.render(rows[:1], assets)
+    assert moved == ["cpu", "cpu"]  # away, and back to this renderer's device
+    assert np.array_equal(plain.frames_THWC, offloaded.frames_THWC)

@@ -1,0 +1,80 @@
+"""The settings of a manifest row: its own, else the run's, else the model's; and what cannot be rendered so."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.model_info import ModelInfo
+from schemas.manifest_row import ManifestRow
+from schemas.record import ErrorClass, RowError, Status
+from schemas.run import RenderRun
+from schemas.settings import DEFAULTS, SETTING_NAMES, RenderSettings, resolve_settings
+
+_MAX_KEPT = 1_000
+_MAX_LCM_STEPS = 50  # what weights are distilled for; the scheduler knows no more
+_OF_ROWS = tuple(name for name in SETTING_NAMES if name in ManifestRow.model_fields)
+# What an image does not have is the same for all images, so that a flag that is meant for videos renames none.
+_OF_IMAGES = {"num_frames": 1, "fps": DEFAULTS["fps"], "crf": DEFAULTS["crf"]}
+_WITHOUT_DEPTH = {"depth_normalization": DEFAULTS["depth_normalization"]}
+
+
+def changed_by(row: ManifestRow) -> dict[str, Any]:
+    """The settings that a row itself changes from the frozen defaults, whatever the run or the model adds."""
+    given = {name: getattr(row, name) for name in _OF_ROWS}
+    return {name: value for name, value in given.items() if value is not None and value != DEFAULTS[name]}
+
+
+class RowSettings:
+    """Resolves the settings of one run's rows. Manifests repeat the same few, so those seen are kept."""
+
+    def __init__(self, run: RenderRun, model: ModelInfo):
+        self._overrides = run.setting_overrides()
+        self._model = model
+        self._kept: dict[tuple[Any, ...], RenderSettings] = {}
+
+    def of(self, row: ManifestRow) -> RenderSettings:
+        """The row's settings.
+
+        Raises:
+            RowError: this model cannot render the row.
+        """
+        own = {name: getattr(row, name) for name in _OF_ROWS}
+        key = (row.depth_video_uri is None, *own.values())
+        if key not in self._kept:
+            if len(self._kept) >= _MAX_KEPT:
+                self._kept.clear()
+            self._kept[key] = self._resolve(own, with_depth=row.depth_video_uri is not None)
+        settings = self._kept[key]
+        if row.depth_video_uri and not self._model.depth_adapter:
+            raise RowError(
+                ErrorClass.DEPTH_UNSUPPORTED,
+                f"depth_video_uri = {row.depth_video_uri!r}: the model has no depth adapter "
+                "(jobs.convert --depth-adapter adds one)",
+                Status.INVALID,
+            )
+        if problems := list(self._problems(row, settings)):
+            raise RowError(ErrorClass.INVALID_ROW, "; ".join(problems), Status.INVALID)
+        return settings
+
+    def _resolve(self, own: dict[str, Any], *, with_depth: bool) -> RenderSettings:
+        mode = str(own["mode"] or self._overrides.get("mode") or self._model.defaults.get("mode", "video"))
+        settings = resolve_settings(own, self._overrides, self._model.defaults_for(mode), {"mode": mode})
+        same: dict[str, Any] = {} if with_depth else _WITHOUT_DEPTH
+        return settings.model_copy(update=same | _OF_IMAGES if mode == "image" else same)
+
+    def _problems(self, row: ManifestRow, settings: RenderSettings) -> Iterator[str]:
+        multiple = self._model.pixel_multiple
+        for name in ("height", "width"):
+            if (value := getattr(settings, name)) % multiple:
+                yield f"{name} = {value}: must be a multiple of {multiple} for this model"
+        if settings.mode == "image" and row.num_frames not in (None, 1):
+            yield f"num_frames = {row.num_frames}: an image has 1"
+        if settings.scheduler == "lcm" and settings.num_inference_steps > _MAX_LCM_STEPS:
+            steps = settings.num_inference_steps
+            yield f"num_inference_steps = {steps}: the scheduler 'lcm' has at most {_MAX_LCM_STEPS}"
+        if settings.guidance_start > settings.guidance_end:
+            start, end = settings.guidance_start, settings.guidance_end
+            yield f"guidance_start = {start:g}: must not be above guidance_end = {end:g}"
+        if settings.style_scale_texture != 1 and not self._model.texture_layers:
+            yield f"style_scale_texture = {settings.style_scale_texture:g}: this model has coarse layers only"
+        if settings.conditioning_fps is not None and not self._model.fps_embedding:
+            yield f"conditioning_fps = {settings.conditioning_fps:g}: this model has no fps embedding"
