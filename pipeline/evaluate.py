@@ -37,16 +37,13 @@ METRICS = {
 }
 LOWER_IS_BETTER = frozenset({"warping_error", "content_leak", "style_rank"})
 _BATCH = 4
+_OF_RECORDS = ("record_id", "row_id", "sample_index", "variant", "prompt", "style_image_uri")
 _COLUMNS = (
-    "record_id", "row_id", "row_key", "sample_index", "prompt", "style_image_uri", "style_image_sha256", "mode", "sha256",
-    "size_bytes", "duration_s", "num_frames", "height", "width", "fusion_scales", "status",
+    *_OF_RECORDS, "row_key", "style_image_sha256", "mode", "sha256", "size_bytes", "duration_s", "num_frames", "height", "width", "fusion_scales", "status",
 )  # fmt: skip
 ROWS_SCHEMA = pa.schema(
     [
-        *(
-            RECORD_SCHEMA.field(name)
-            for name in ("record_id", "row_id", "sample_index", "prompt", "style_image_uri")
-        ),
+        *(RECORD_SCHEMA.field(name) for name in _OF_RECORDS),
         pa.field("style", pa.string()),  # one name for the set of references
         *(pa.field(name, pa.float64()) for name in METRICS),
         pa.field("fusion_scales", pa.list_(pa.float32())),
@@ -68,6 +65,7 @@ class Evaluation:
     metrics: dict[str, Interval]
     by_style: dict[str, dict[str, float]]  # style -> metric -> mean
     by_prompt: dict[str, dict[str, float]]
+    by_variant: dict[str, dict[str, float]] = field(default_factory=dict)  # of a sweep: its combinations
     errors: dict[str, str] = field(default_factory=dict)  # row_id -> why it has no scores
 
     def as_json(self) -> dict[str, Any]:
@@ -166,7 +164,7 @@ def _records(output: FinishedOutput) -> list[dict[str, Any]]:
 def _joined(records: list[dict[str, Any]], evaluated: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of `ROWS_SCHEMA`, with what takes all styles at once: rank and content leak."""
     rows = [
-        {name: record[name] for name in ("record_id", "row_id", "sample_index", "prompt", "style_image_uri")}
+        {name: record[name] for name in _OF_RECORDS}
         | {"style": ";".join(record["style_image_uri"]), "fusion_scales": record["fusion_scales"]}
         | {name: scores[name] for name in (*SCORES, "models", "error")}
         for record, scores in zip(records, evaluated, strict=True)
@@ -196,7 +194,7 @@ def _joined(records: list[dict[str, Any]], evaluated: list[dict[str, Any]]) -> l
 
 def _summed_up(rows: list[dict[str, Any]], resamples: int) -> Evaluation:
     scored = [row for row in rows if row["error"] is None]
-    prompts, styles = [row["prompt"] for row in scored], [row["style"] for row in scored]
+    prompts, styles, variants = ([row[name] for row in scored] for name in ("prompt", "style", "variant"))
     values = {name: np.array([row.get(name) for row in scored], dtype=float) for name in METRICS}
     metrics = {
         name: mean_interval(found, (prompts, styles), resamples)
@@ -212,8 +210,13 @@ def _summed_up(rows: list[dict[str, Any]], resamples: int) -> Evaluation:
         metrics=metrics,
         by_style=_means(styles, values, metrics),
         by_prompt=_means(prompts, values, metrics),
-        errors={row["row_id"]: row["error"] for row in rows if row["error"] is not None},
+        by_variant=_means(variants, values, metrics) if any(variants) else {},
+        errors={_name(row): row["error"] for row in rows if row["error"] is not None},
     )
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['row_id']} {row['variant']}".rstrip()
 
 
 def _means(

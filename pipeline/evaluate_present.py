@@ -48,6 +48,7 @@ PUBLISHED = (
         {"clip_text": 0.2918, "clip_style": 0.5615, "dino_style": 0.4514},
     ),
 )
+_PAPERS = {name for column in PUBLISHED for name in column.figures}
 _FEWEST = 5
 
 
@@ -86,7 +87,13 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
         paper = [f"{column.figures[name]:.4f}" if name in column.figures else "" for column in columns]
         table.add_row(metric_label(name), str(interval), *paper)
     console.print(table)
-    _print_worst(evaluation, console)
+    if len(evaluation.by_style) > 1 and "clip_style" in evaluation.metrics:
+        worst = sorted(evaluation.by_style.items(), key=lambda item: item[1].get("clip_style", 1.0))[:_FEWEST]
+        named = {", ".join(style_name(uri) for uri in style.split(";")): means for style, means in worst}
+        _print_means("Styles that fare worst (run/report.html has all)", named, evaluation, console)
+    if evaluation.by_variant:
+        named = {name.replace(",", " "): means for name, means in evaluation.by_variant.items()}
+        _print_means("Combinations of the sweep", named, evaluation, console)
     note = comparability(evaluation)
     if "warping_error" not in evaluation.metrics:
         note += " No warping error: no optical flow network was given (--flow)."
@@ -128,15 +135,15 @@ def _verdict(name: str, difference: float) -> str:
     return "B better" if (difference > 0) != (name in LOWER_IS_BETTER) else "A better"
 
 
-def _print_worst(evaluation: Evaluation, console: Console) -> None:
-    if len(evaluation.by_style) < 2 or "clip_style" not in evaluation.metrics:
-        return
-    worst = sorted(evaluation.by_style.items(), key=lambda item: item[1].get("clip_style", 1.0))[:_FEWEST]
-    table = Table(title="Styles that fare worst (run/report.html has all)", title_justify="left")
-    table.add_column("style")
-    for name in evaluation.metrics:
-        table.add_column(METRICS[name], justify="right")
-    for style, means in worst:
-        shown = [f"{means[name]:.4f}" if name in means else "–" for name in evaluation.metrics]
-        table.add_row(escape(", ".join(style_name(uri) for uri in style.split(";"))), *shown)
+def _print_means(
+    title: str, parts: dict[str, dict[str, float]], evaluation: Evaluation, console: Console
+) -> None:
+    """Means of the paper's metrics, which fit a terminal's width."""
+    shown = [name for name in evaluation.metrics if name in _PAPERS]
+    table = Table(title=title, title_justify="left")
+    table.add_column("", overflow="fold")
+    for name in shown:
+        table.add_column(METRICS[name], justify="right", no_wrap=True)
+    for part, means in parts.items():
+        table.add_row(escape(part), *(f"{means[name]:.4f}" if name in means else "–" for name in shown))
     console.print(table)

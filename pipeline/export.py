@@ -4,7 +4,7 @@ import io
 import json
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from actors.parallel import parallel_map
 from actors.storage import ObjectNotFound, Storage, join
 from pipeline.finished import FinishedOutput, open_output
+from schemas.identity import SUFFIXES
 from schemas.record import RECORD_SCHEMA, Status
 from schemas.review_run import ExportRun
 from schemas.run import UsageError
@@ -60,7 +61,8 @@ def export(run: ExportRun, storage: Storage) -> Exported:
         raise UsageError(f"{target} is not empty; an export is written to a new place")
     output = open_output(storage, run.output)
     missing: list[str] = []
-    samples = _samples(output, missing)
+    modes = SUFFIXES.keys() if run.webdataset else {"video"}  # a column of videos holds no images
+    samples = _samples(output, modes, missing)
     if run.webdataset:
         exported = _write_shards(storage, target, samples, run.shard_bytes, "tar", _TarShard)
         listing = {"output": output.uri, "shards": [file.rsplit("/", 1)[-1] for file in exported.files]}
@@ -78,15 +80,18 @@ def export(run: ExportRun, storage: Storage) -> Exported:
 Sample = tuple[dict[str, Any], bytes]
 
 
-def _samples(output: FinishedOutput, missing: list[str]) -> Iterator[Sample]:
-    """Records with the bytes of their video, a few read ahead."""
+def _samples(output: FinishedOutput, modes: Collection[str], missing: list[str]) -> Iterator[Sample]:
+    """Records with the bytes of their video or image, a few read ahead."""
     records = (
-        record for batch in output.batches() for record in batch.to_pylist() if record["status"] == Status.OK
+        record
+        for batch in output.batches()
+        for record in batch.to_pylist()
+        if record["status"] == Status.OK and record["mode"] in modes
     )
 
     def read(record: dict[str, Any]) -> tuple[dict[str, Any], bytes | None]:
         try:
-            return record, output.storage.read_bytes(output.video_uri(record["row_key"]))
+            return record, output.storage.read_bytes(output.video_uri(record))
         except ObjectNotFound:
             return record, None
 
@@ -98,7 +103,7 @@ def _samples(output: FinishedOutput, missing: list[str]) -> Iterator[Sample]:
 
 
 class _TarShard:
-    """A WebDataset shard: for each record `<record_id>.mp4`, `.txt` (the prompt) and `.json` (the record)."""
+    """A WebDataset shard: for each record `<record_id>.mp4` (or `.png`), `.txt` (the prompt) and `.json` (the record)."""
 
     def __init__(self, path: Path):
         self._tar = tarfile.open(path, "w")  # noqa: SIM115 - closed by `close`
@@ -106,7 +111,11 @@ class _TarShard:
     def add(self, sample: Sample) -> None:
         record, video = sample
         text = json.dumps(record | {"finished_at": record["finished_at"].isoformat()}, ensure_ascii=False)
-        files = {"mp4": video, "txt": (record["prompt"] or "").encode(), "json": text.encode()}
+        files = {
+            SUFFIXES[record["mode"]]: video,
+            "txt": (record["prompt"] or "").encode(),
+            "json": text.encode(),
+        }
         for suffix, data in files.items():
             member = tarfile.TarInfo(
                 f"{record['record_id']}.{suffix}"

@@ -31,6 +31,7 @@ def evaluation_section(output: FinishedOutput) -> dict[str, Any] | None:
             _metrics(evaluation),
             _breakdown("By style, worst CLIP-Style first", evaluation, evaluation.by_style, "clip_style"),
             _breakdown("By prompt, worst CLIP-Text first", evaluation, evaluation.by_prompt, "clip_text"),
+            *_by_variant(evaluation),
         ],
         "figures": _fusion(output),
     }
@@ -59,6 +60,12 @@ def _breakdown(
     shown = f" ({_MAX_LINES} of {len(worst)})" if len(worst) > _MAX_LINES else ""
     head = ["", "Videos", *(METRICS[metric] for metric in evaluation.metrics)]
     return {"title": title + shown, "head": head, "rows": rows}
+
+
+def _by_variant(evaluation: Evaluation) -> list[dict[str, Any]]:
+    if not evaluation.by_variant:
+        return []
+    return [_breakdown("By combination of the sweep", evaluation, evaluation.by_variant, "")]
 
 
 def _fusion(output: FinishedOutput) -> list[dict[str, Any]]:

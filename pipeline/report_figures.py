@@ -12,6 +12,7 @@ from cycler import cycler
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.report_numbers import STAGES, Timeline
 
@@ -46,6 +47,7 @@ _STYLE: Any = {
 _WIDTH_IN, _HEIGHT_IN = 4.7, 2.5  # near its size on a phone, so that text keeps its size there
 _MAX_NODES = 6
 _MAX_CELLS = 24
+_MAX_NAMED_POINTS = 24
 
 
 def histogram(values: np.ndarray, label: str) -> Markup:
@@ -166,10 +168,53 @@ def fusion_layers(layers: Mapping[str, np.ndarray]) -> Markup:
         index = np.arange(1, len(layers["mean"]) + 1)
         axes.fill_between(index, layers["low"], layers["high"], color=_SERIES[0], alpha=0.25, linewidth=0)
         axes.plot(index, layers["mean"], color=_SERIES[0], marker="o", markersize=3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.axhline(1, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set_xlabel("style cross-attention layer: down, middle, up")
         axes.set_ylabel("fusion scale")
         return _svg(figure, "Fusion scale by layer: mean, and 5 to 95 % of the videos")
+
+
+def sweep_lines(axis: str, values: Sequence[str], lines: Mapping[str, np.ndarray], label: str) -> Markup:
+    """A score along a swept setting, with its intervals.
+
+    Args:
+        values: of the setting, in order; numbers or words.
+        lines: by the values of the other settings: mean, low and high, [values, 3].
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        try:
+            places = np.array([float(value) for value in values])
+        except ValueError:
+            places = np.arange(len(values))
+        shift = (places[-1] - places[0]) / 60 / max(1, len(lines))  # else intervals hide each other
+        for number, (name, found) in enumerate(list(lines.items())[: len(_SERIES)]):
+            mean, low, high = found.T
+            moved = places + shift * (number - (min(len(lines), len(_SERIES)) - 1) / 2)
+            errors = np.stack([mean - low, high - mean]).clip(min=0)
+            axes.errorbar(
+                moved, mean, errors, marker="o", markersize=3.5, capsize=2, linewidth=1.3, label=name or None
+            )
+        axes.set_xticks(places, values)
+        axes.set_xlabel(axis)
+        axes.set_ylabel(label)
+        _legend(axes)
+        hidden = f"; {len(_SERIES)} of {len(lines)} lines" if len(lines) > len(_SERIES) else ""
+        return _svg(figure, f"{label} by {axis}, mean and 95 % interval{hidden}")
+
+
+def trade_off(across: Sequence[float], up: Sequence[float], names: Sequence[str], x: str, y: str) -> Markup:
+    """Combinations by the means of two scores; the better in both, the further up right."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        axes.scatter(across, up, s=22, color=_SERIES[0])
+        for place in zip(across, up, names, strict=True) if len(names) <= _MAX_NAMED_POINTS else ():
+            axes.annotate(place[2], place[:2], (4, 3), textcoords="offset points", fontsize=6.5)
+        axes.margins(0.12, 0.15)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        return _svg(figure, f"{y} against {x} of {len(names)} combinations")
 
 
 def _axes(height_in: float = _HEIGHT_IN) -> tuple[Figure, Axes]:

@@ -6,8 +6,9 @@ from typing import Any
 from urllib.parse import quote
 
 from actors.uris import absolute_path, is_local, redact, scheme_of
-from pipeline.finished import FinishedOutput, video_path
+from pipeline.finished import FinishedOutput
 from pipeline.report_numbers import DEVICE_STAGES, SCORES
+from schemas.identity import media_path
 from schemas.record import TIMING_NAMES, Status
 from schemas.settings import SETTING_NAMES
 
@@ -22,6 +23,7 @@ _REPEATED = {
     "style": "styles",
     "settings": "settings",
     "meta": "metas",
+    "variant": "variants",
     "run": "runs",
     "place": "places",
 }
@@ -70,8 +72,9 @@ class _Rows:
             "error": once["error"].number(record["error"]),
             "prompt": once["prompt"].number(record["prompt"]),
             "style": once["style"].number(uris, lambda: [self._style(uri) for uri in uris]),
-            "settings": once["settings"].number(tuple(settings.items()), lambda: settings),
+            "settings": once["settings"].number(repr(settings), lambda: settings),
             "meta": once["meta"].number(record["meta"]),
+            "variant": once["variant"].number(record["variant"] or None),
             "run": once["run"].number(record["run_id"]),
             "place": once["place"].number(_place(record)),
         }
@@ -133,7 +136,7 @@ def _own(record: dict[str, Any]) -> dict[str, Any]:
 
 def _video(record: dict[str, Any]) -> str | None:
     return (
-        f"../{video_path(record['row_key'])}"
+        f"../{media_path(record['row_key'], record['mode'])}"
         if record["status"] == Status.OK and record["video_uri"]
         else None
     )

@@ -27,7 +27,7 @@ QUESTIONS = {
 _REFERENCE_PX = 480
 _MAX_REFERENCES = 4
 _MAX_PAGE_BYTES = 200 * 2**20
-_COLUMNS = ("record_id", "row_id", "row_key", "prompt", "style_image_uri", "status")
+_COLUMNS = ("record_id", "row_id", "row_key", "mode", "prompt", "style_image_uri", "status")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _ok_rows(output: FinishedOutput) -> dict[str, dict[str, Any]]:
         record["record_id"]: record
         for batch in output.batches(_COLUMNS)
         for record in batch.to_pylist()
-        if record["status"] == Status.OK
+        if record["status"] == Status.OK and record["mode"] != "image"  # the questions are about videos
     }
 
 
@@ -145,14 +145,14 @@ def _shown(
         "name": trial.name,
         "prompt": row["prompt"],
         "references": _references(outputs[trial.first], row["style_image_uri"]),
-        "first": _movie(outputs[trial.first], row["row_key"]),
-        "second": _movie(outputs[trial.second], rows[trial.second][trial.record_id]["row_key"]),
+        "first": _movie(outputs[trial.first], row),
+        "second": _movie(outputs[trial.second], rows[trial.second][trial.record_id]),
     }
 
 
-def _movie(output: FinishedOutput, row_key: str) -> str:
+def _movie(output: FinishedOutput, record: dict[str, Any]) -> str:
     try:
-        return base64.b64encode(output.storage.read_bytes(output.video_uri(row_key))).decode()
+        return base64.b64encode(output.storage.read_bytes(output.video_uri(record))).decode()
     except ObjectNotFound as error:
         raise UsageError(f"{output.uri}: {error}; jobs.reconcile finds such videos") from error
 

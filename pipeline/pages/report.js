@@ -27,7 +27,8 @@ const prompt = (i) => data.prompts[rows.prompt[i]] ?? "(no prompt)";
 const styles = (i) => data.styles[rows.style[i]] ?? [];
 const errorOf = (i) => data.errors[rows.error[i]] ?? "";
 const classOf = (i) => data.errorClasses[rows.errorClass[i]] ?? "";
-const label = (i) => rows.id[i] + (rows.sample[i] ? ` (sample ${rows.sample[i]})` : "");
+const variant = (i) => data.variants[rows.variant[i]] ?? "";
+const label = (i) => [rows.id[i], rows.sample[i] && `sample ${rows.sample[i]}`, variant(i).replaceAll(",", ", ")].filter(Boolean).join(", ");
 
 // ---- pictures -------------------------------------------------------------------------------------------------
 
@@ -50,6 +51,8 @@ function video(i, options) {
     const words = status(i) === "ok" ? "no video" : `${status(i)}: ${classOf(i).replaceAll("_", " ")}`;
     return element("div", { className: "none bad", text: words });
   }
+  if (href.endsWith(".png")) return element("img", { src: href, loading: "lazy", alt: `Image: ${prompt(i)}` });
+  if (href.endsWith(".png")) return element("img", { src: href, loading: "lazy", alt: `Image: ${prompt(i)}` });
   const node = element("video", { loop: true, playsinline: true, preload: "none", "aria-label": `Video: ${prompt(i)}`, ...options });
   node.muted = true;
   node.dataset.src = href;
@@ -108,7 +111,7 @@ function show() {
   const pages = Math.max(1, Math.ceil(state.found.length / pageSize));
   state.page = Math.min(Math.max(0, state.page), pages - 1);
   const found = state.found.slice(state.page * pageSize, (state.page + 1) * pageSize);
-  watcher.disconnect();
+  byId("list").querySelectorAll("video").forEach((node) => watcher.unobserve(node));
   byId("list").replaceChildren(
     !found.length ? element("p", { text: "No row is like that." })
       : state.view === "table" ? tableOf(found)
@@ -259,7 +262,10 @@ for (const button of document.querySelectorAll("[data-show-error]")) {
 function setStill(still) {
   state.still = still;
   byId("motion").setAttribute("aria-pressed", still);
-  show();
+  for (const node of document.querySelectorAll("video")) {
+    watcher.unobserve(node); // the watcher looks anew at what it is given, and starts or pauses it
+    watcher.observe(node);
+  }
 }
 
 byId("looks")?.append(...[

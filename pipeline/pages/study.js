@@ -86,6 +86,10 @@ function showStep() {
 
 function showTrial(trial, flipped) {
   shownTrial = trial;
+  for (const video of document.querySelectorAll("#pair video")) {
+    video.removeAttribute("src"); // a video that still loads must not ask for what is taken away
+    video.load();
+  }
   urls.forEach((url) => URL.revokeObjectURL(url));
   urls = [];
   byId("prompt").textContent = trial.prompt;

@@ -14,7 +14,8 @@ from pipeline.report import write_report
 from pipeline.study import make_study
 from pipeline.study_votes import collect
 from schemas.review_run import StudyRun
-from tests.support.outputs import HOSTILE, ok_record, write_output, write_records
+from schemas.sweep import Sweep
+from tests.support.outputs import HOSTILE, ok_record, write_output, write_records, write_sweep
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -168,6 +169,32 @@ def test_five_thousand_rows_open_in_three_seconds_and_ten_megabytes(visit: Any, 
     assert time.monotonic() - started < 3
     page.fill("#q", "take 4321")
     until(page, "document.getElementById('count').textContent === '1 of 5000 rows'")
+
+
+def test_a_sweep_is_shown_side_by_side(visit: Any, tmp_path: Path) -> None:
+    sweep = Sweep(style_scale=(0.5, 1), text_guidance_scale=(7.5, 15), scheduler=("ddim", "unipc"))
+    write_sweep(tmp_path / "out", sweep, rows=3, styles=2)
+    page = visit(Path(write_report(Storage(), str(tmp_path / "out"))), viewport={"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.locator("#sweep-grid td video, #sweep-grid td .none").count() == 4
+    headings = page.locator("#sweep-grid thead th").all_text_contents()
+    assert headings == ["text_guidance_scale 7.5", "text_guidance_scale 15.0"]
+    page.locator("#sweep-grid video").first.scroll_into_view_if_needed()
+    until(page, "document.querySelector('#sweep-grid video').currentTime > 0")
+    page.select_option("#sweep-scheduler", label="unipc")
+    page.select_option("#sweep-row", "1")
+    page.locator("#sweep-grid td button").last.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog[open]")
+    title = page.text_content("#detail-title")
+    assert "scheduler=unipc, style_scale=1.0, text_guidance_scale=15.0" in title
+    page.keyboard.press("Escape")
+    page.fill("#q", "scheduler=ddim")
+    until(page, "document.getElementById('count').textContent === '12 of 24 rows'")
+    page.locator("#sweep-grid video").first.scroll_into_view_if_needed()
+    until(page, "!document.querySelector('#sweep-grid video').paused")  # the filter left these alone
+    page.click("#motion")
+    until(page, "[...document.querySelectorAll('video')].every((video) => video.paused)")
 
 
 def test_a_rater_votes_with_the_keyboard_and_goes_on_after_a_reload(visit: Any, tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from pipeline.evaluate_present import print_comparison, print_evaluation
 from pipeline.report import write_report
 from schemas.review_run import EvaluateRun
 from schemas.run import UsageError
+from schemas.sweep import Sweep
 from stylecrafter import StyleCrafterPipeline
-from tests.support.outputs import FRAMES, HEIGHT, WIDTH, write_output, write_records
+from tests.support.outputs import FRAMES, HEIGHT, WIDTH, write_output, write_records, write_sweep
 
 
 @pytest.fixture
@@ -147,7 +148,8 @@ def test_the_report_shows_the_evaluation(tmp_path, tiny_model, in_process):
     page = Path(write_report(Storage(), str(tmp_path / "out"))).read_text()
     assert "paper, 1 reference, 240 videos" in page
     assert "By style, worst CLIP-Style first" in page
-    assert page.count("<svg") >= 8  # with the two of the fusion scales
+    assert "Fusion scale by layer: mean, and 5 to 95 % of the videos" in page
+    assert "Mean fusion scale of 2 styles (rows) with 4 prompts (columns)" in page
 
 
 def test_a_directory_that_is_no_clip_is_refused(tmp_path, in_process):
@@ -164,3 +166,14 @@ def test_on_ray_it_is_the_same(tmp_path, tiny_model, local_ray, in_process):
     expected = json.dumps(evaluate(run, Storage()).as_json())
     pipeline.evaluate.evaluate_videos = evaluate_videos  # what `in_process` replaced
     assert json.dumps(evaluate(run, Storage()).as_json()) == expected
+
+
+def test_a_sweep_is_broken_down_by_combination(tmp_path, tiny_model, in_process):
+    write_sweep(tmp_path / "out", Sweep(style_scale=(0.5, 1)), rows=2, styles=2)
+    evaluation = evaluate(a_run(tmp_path / "out", tiny_model), Storage())
+    assert {name: means["videos"] for name, means in evaluation.by_variant.items()} == {
+        "style_scale=0.5": 2,
+        "style_scale=1.0": 2,
+    }
+    assert "style_scale=1.0" in printed(print_evaluation, evaluation)
+    assert "By combination of the sweep" in Path(write_report(Storage(), str(tmp_path / "out"))).read_text()

@@ -14,6 +14,7 @@ from actors.video_codec import encode_mp4
 from pipeline.files import write_parquet
 from schemas.identity import KEY_VERSION, record_id
 from schemas.record import RECORD_SCHEMA, SCHEMA_VERSION, ErrorClass, Status, records_table
+from schemas.sweep import Sweep
 
 HOSTILE = "</script><script>window.broken = true</script><img src=x onerror='window.broken = true'>"
 FRAMES, HEIGHT, WIDTH = 16, 64, 96
@@ -56,6 +57,24 @@ def write_output(
     _write_videos(folder, [record for record in records if record["status"] == Status.OK], videos, seed)
     write_records(folder, records)
     _write_run_files(folder, records, run_id, trained)
+    return records
+
+
+def write_sweep(folder: Path, sweep: Sweep, rows: int = 4, **values: Any) -> list[dict[str, Any]]:
+    """Writes a finished output of a sweep, whose scores follow the first axis; its records."""
+    combinations = sweep.combinations()
+    records = write_output(folder, rows * len(combinations), **values)
+    plain = [dict(record) for record in records[:rows]]
+    for index, record in enumerate(records):
+        row, (variant, settings) = plain[index // len(combinations)], combinations[index % len(combinations)]
+        name = {name: row[name] for name in ("row_id", "prompt", "style_image_uri")} | {"variant": variant}
+        record |= name | settings | {"record_id": record_id(row["row_id"], 0, variant)}
+        if record["status"] == Status.OK:
+            record["style_image_sha256"] = [_sha256(Path(uri)) for uri in row["style_image_uri"]]
+            record["clip_style"] += 0.1 * (
+                index % len(combinations) * len(next(iter(sweep.axes.values()))) // len(combinations)
+            )
+    write_records(folder, records)
     return records
 
 
@@ -118,7 +137,7 @@ def _record(
     return record | {
         "timings": seconds,
         "video_uri": str(folder / "videos" / record["row_key"][:2] / f"{record['row_key']}.mp4"),
-        "style_image_sha256": [hashlib.sha256(style.read_bytes()).hexdigest()],
+        "style_image_sha256": [_sha256(style)],
         "sha256": "ab" * 32,
         "clip_text": float(np.clip(random.normal(0.27 + quality, 0.03), -1, 1)),
         "clip_style": float(
@@ -127,6 +146,10 @@ def _record(
         "clip_temp": float(np.clip(random.normal(0.985, 0.006), -1, 1)),
         "fusion_scales": [float(value) for value in scale],
     }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write_styles(folder: Path, count: int) -> list[Path]:
