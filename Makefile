@@ -1,6 +1,6 @@
 # On a machine with Python >= 3.11 and make, every target below sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo test test-all check bench bench-train bench-scale faults soak clean
+.PHONY: help setup demo train-demo test test-all check docs bench bench-train bench-scale faults soak clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -42,11 +42,14 @@ test: $(INSTALLED) ## run the fast tests, the ones that CI runs
 test-all: $(INSTALLED) ## run every test that needs no GPU
 	$(RUN) -m pytest -m "not gpu"
 
-check: $(INSTALLED) ## lint, format check, types and the fast tests
+check: $(INSTALLED) ## lint, format check, types, the documentation and the fast tests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory docs test
+
+docs: $(INSTALLED) ## build the documentation into site/; any broken link or reference fails
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 bench: $(INSTALLED) ## measure the pipeline against a bare loop over the same rows
 	$(RUN) -m benchmarks.pipeline_efficiency

@@ -92,8 +92,8 @@ class VideoEvaluator:
         self._models = ", ".join(
             f"{kind}={name}" for kind, name in {**names, "layout": layout.name}.items() if name
         )
-        self._texts: LruCache[torch.Tensor] = LruCache(_CACHED)
-        self._references: LruCache[_Seen] = LruCache(_CACHED)
+        self._texts: LruCache[torch.Tensor] = LruCache(_CACHED, name="evaluated_text")
+        self._references: LruCache[_Seen] = LruCache(_CACHED, name="evaluated_picture")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """`EVALUATED_SCHEMA` rows of a batch of records; `style_locations` says where their pictures are read."""
@@ -109,7 +109,7 @@ class VideoEvaluator:
 
     def _evaluate(self, record: dict[str, Any]) -> dict[str, Any]:
         frames_THWC = self._publisher.read_frames(
-            _video(record, self._publisher.video_uri(record["row_key"]))
+            _video(record, self._publisher.video_uri(record["row_key"], record["mode"] or "video"))
         )
         frames = self._look(frames_THWC)
         references = self._style(record)
@@ -122,7 +122,9 @@ class VideoEvaluator:
             "clip_style": clip_style_score(frames.clip_TP, references.clip_TP),
             "clip_temp": clip_temp_score(frames.clip_TP),
             "dino_style": dino,
-            "warping_error": warping_error(frames_THWC, self._flow) if self._flow else None,
+            "warping_error": warping_error(frames_THWC, self._flow)
+            if self._flow and len(frames_THWC) > 1
+            else None,
             "frames": _mean(frames.clip_TP),
             "references": _mean(references.clip_TP),
             "frames_layout": _mean(frames.layout_TS),

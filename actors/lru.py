@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from actors import metrics
+
 T = TypeVar("T")
 
 
@@ -14,9 +16,11 @@ class LruCache(Generic[T]):
     Args:
         limit: what the sizes of the kept values may add up to.
         size_of: the size of a value; by default each counts one.
+        name: the cache's name in the metrics.
     """
 
-    def __init__(self, limit: int, size_of: Callable[[T], int] = lambda _: 1):
+    def __init__(self, limit: int, size_of: Callable[[T], int] = lambda _: 1, *, name: str):
+        self._name = name
         self._limit = limit
         self._size_of = size_of
         self._values: OrderedDict[Hashable, T] = OrderedDict()
@@ -26,7 +30,9 @@ class LruCache(Generic[T]):
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """The cached value, or `make()`; two threads that miss at once may both make it."""
         with self._lock:
-            if key in self._values:
+            hit = key in self._values
+            metrics.cache_request(self._name, hit=hit)
+            if hit:
                 self._values.move_to_end(key)
                 return self._values[key]
         value = make()

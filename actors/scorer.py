@@ -44,8 +44,8 @@ class Scorer:
     def __init__(self, pipeline: StyleCrafterPipeline, model_fingerprint: str):
         self._pipeline = pipeline
         self._clip_model = f"model:{model_fingerprint[:16]}"
-        self._texts: LruCache[torch.Tensor] = LruCache(_CACHED_EMBEDDINGS)
-        self._pictures: LruCache[torch.Tensor] = LruCache(_CACHED_EMBEDDINGS)
+        self._texts: LruCache[torch.Tensor] = LruCache(_CACHED_EMBEDDINGS, name="scored_text")
+        self._pictures: LruCache[torch.Tensor] = LruCache(_CACHED_EMBEDDINGS, name="scored_picture")
 
     @torch.inference_mode()
     def score(self, frames_THWC: np.ndarray, prompt: str, references: Sequence[StyleImage]) -> Scores:

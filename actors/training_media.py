@@ -8,8 +8,8 @@ from actors.lru import LruCache
 from actors.media_decoder import MediaDecoder
 from actors.storage import Storage, StorageError
 from actors.training_rows import TrainingRow
-from schemas.data_plan import MediaLimits
 from schemas.record import ErrorClass, RowError
+from schemas.run import FetchLimits
 
 # Shapes: T frames, H, W pixels, C = 3 channels; uint8, RGB.
 
@@ -26,12 +26,12 @@ class TrainingMedia:
         cache_bytes: decoded media kept, by least recent use.
     """
 
-    def __init__(self, storage: Storage, limits: MediaLimits, short_side: int, cache_bytes: int):
+    def __init__(self, storage: Storage, limits: FetchLimits, short_side: int, cache_bytes: int):
         self._storage = storage
         self._limits = limits
         self._pictures = MediaDecoder(limits)
         self._clips = ClipReader(limits, short_side)
-        self._cache: LruCache[np.ndarray | Clip] = LruCache(cache_bytes, _size_bytes)
+        self._cache: LruCache[np.ndarray | Clip] = LruCache(cache_bytes, _size_bytes, name="training_media")
 
     def picture(self, row: TrainingRow) -> np.ndarray:
         """HWC, read-only.
