@@ -83,6 +83,10 @@ class Storage:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _local=LocalStore(), _http=HttpSource(state["_limits"]))
 
+    def without_patience(self) -> "Storage":
+        """The same one for what need not wait for the end of an outage."""
+        return Storage(self._limits)
+
     def check_input(self, location: str) -> None:
         """Refuses what a manifest row may not read (see `FetchLimits.input_schemes` and `input_roots`).
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 _GRACE_S = 120.0
+_STDERR = 2  # the descriptor: what stands in sys.stderr's place (a test's, Ray's) need not have one
 
 
 class Watchdog:
@@ -55,7 +56,7 @@ class Deadline:
         self._timer = threading.Timer(self._timeout_s, self._end)
         self._timer.daemon = True
         self._timer.start()
-        faulthandler.dump_traceback_later(self._timeout_s + _GRACE_S, exit=True)
+        faulthandler.dump_traceback_later(self._timeout_s + _GRACE_S, exit=True, file=_STDERR)
 
     def __exit__(self, *_: object) -> None:
         if self._timer is not None:

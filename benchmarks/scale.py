@@ -142,7 +142,7 @@ def _resume(folder: Path, rows: int) -> dict[str, float]:
 def _reconcile(folder: Path, rows: int) -> dict[str, float]:
     """Of a finished output, by names and sizes."""
     from pipeline.reconcile import reconcile
-    from schemas.run import ReconcileRun
+    from schemas.repair_run import ReconcileRun
 
     watch = _Watch()
     run = ReconcileRun(output=str(folder / "out"), check="listing")

@@ -13,10 +13,11 @@ from typing import Any
 import ray
 
 from pipeline.interrupt import Interrupt
-from schemas.run import InfrastructureError
+from schemas.run import ExitCode, InfrastructureError
 
 _VITAL = ("raylet", "gcs_server")
 _WATCH_EVERY_S = 0.5
+_LAST_WORD_S = 30.0  # less than Ray's 60 until it ends the process
 _OBJECT_STORE_BYTES = 256 * 2**20  # units and records only: frames never enter the object store
 
 
@@ -36,11 +37,8 @@ def ray_session() -> Iterator[None]:
             _start_ray()
         except Exception as error:  # of no one type; on a busy machine it gives up after 30 s
             raise InfrastructureError(f"Ray does not start: {error}") from error
-    try:
-        with _ended_with_ray():
-            yield
-    finally:
-        ray.shutdown()
+    with _ended_with_ray():
+        yield
 
 
 def session_name() -> str:
@@ -55,15 +53,22 @@ def living_nodes() -> set[str]:
 
 @contextmanager
 def _ended_with_ray() -> Iterator[None]:
-    """Raises as soon as this machine's Ray dies: Ray itself waits, then ends our process with an exit code of its own."""
+    """Shuts Ray down at the end, and raises as soon as this machine's Ray dies.
+
+    Ray itself would wait a minute, then end our process with 1, which here means a finished run. Where the main thread
+    is inside Ray and cannot be interrupted, the process is ended before that.
+    """
     node: Any = ray._private.worker._global_node
-    block_ended = threading.Event()
+    block_ended, shut_down = threading.Event(), threading.Event()
 
     def watch(interrupt: Interrupt) -> None:
         while not block_ended.wait(_WATCH_EVERY_S):
             if dead := [kind for kind, _ in node.dead_processes() if kind in _VITAL]:
                 why = f"Ray's {dead[0]} has died; what is finished is kept, and the same command continues"
                 interrupt.end(InfrastructureError(why))
+                if not shut_down.wait(_LAST_WORD_S):
+                    print(f"infrastructure error: {why}", file=sys.stderr, flush=True)
+                    os._exit(ExitCode.INFRASTRUCTURE)
                 return
 
     with Interrupt() as interrupt:
@@ -73,6 +78,8 @@ def _ended_with_ray() -> Iterator[None]:
             yield
         finally:
             block_ended.set()
+            ray.shutdown()
+            shut_down.set()
 
 
 def _start_ray() -> None:

@@ -32,12 +32,17 @@ class Lease:
     The lease of a run that was killed is taken over at once on its own machine, else when its heartbeat is old. A
     run that finds its lease gone raises `LeaseLost` out of the block, wherever that is.
 
+    Args:
+        storage: an outage at the start is waited for as long as this one does; while the lease is held, only who
+            needs the store for the run's work waits.
+
     Raises:
         UsageError: another run holds the output; names it.
     """
 
     def __init__(self, storage: Storage, output: str, run_id: str, beat_s: float = _BEAT_S):
-        self._storage = storage
+        self._patient = storage
+        self._storage = storage.without_patience()
         self._output = output
         self._beat_s = beat_s
         self._own: Holder = {"token": secrets.token_hex(16), "run_id": run_id, **_this_process()}
@@ -48,15 +53,14 @@ class Lease:
     def __enter__(self) -> None:
         uri = _uri(self._output)
         self._own["since"] = _now()
-        if not self._storage.create(uri, self._body()):
-            holder = _holder(self._storage, self._output)
-            if holder is not None and not _is_gone(holder):
+        if not self._patient.create(uri, self._body()):
+            holder = _holder(self._patient, self._output)
+            # It may be its own: created, the answer lost on its way, and tried again.
+            if holder is not None and not self._is_own(holder) and not _is_gone(holder):
                 raise _refusal(self._output, holder)
-            self._storage.write_bytes(uri, self._body())
-        holder = _holder(self._storage, self._output)
-        if (
-            holder is None or holder.get("token") != self._own["token"]
-        ):  # another one took it at the same time
+            self._patient.write_bytes(uri, self._body())
+        holder = _holder(self._patient, self._output)
+        if not self._is_own(holder):  # another one took it at the same time
             raise _refusal(self._output, holder or {})
         self._heart.start()
 

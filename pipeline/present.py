@@ -1,5 +1,6 @@
 """Plans and summaries as text for a terminal."""
 
+from math import prod
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.table import Table
 from pipeline.agreement import ORPHANS
 from pipeline.reconcile import Reconciliation
 from pipeline.summary import RunSummary
+from schemas.settings import DEFAULTS
 
 UNTRAINED_NOTE = (
     "The model, or its style adapter, is UNTRAINED (random weights): videos show that the pipeline works, "
@@ -24,6 +26,8 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     table.add_row(
         "manifest", f"{escape(plan['manifest'])}  ({plan['manifest_rows']} rows, {plan['records']} records)"
     )
+    if plan["sweep"]:
+        table.add_row("sweep", _sweep(plan["sweep"]))
     table.add_row("to render", f"{plan['to_render']} videos in {plan['work_units']} work units")
     table.add_row("to copy", f"{plan['to_copy']} records that share a video with another")
     table.add_row("already done", _counts(plan["already_done"]) or "0")
@@ -39,16 +43,26 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
 
 
-def print_summary(summary: RunSummary, output: str, console: Console) -> None:
-    """What a run did, and where it is."""
+def print_summary(
+    summary: RunSummary, output: str, console: Console, goes_on: str = "run the same command again"
+) -> None:
+    """What a run did, and where it is.
+
+    Args:
+        goes_on: how what is not finished gets finished.
+    """
     table = Table(title=f"Run {summary.run_id}", show_header=False, title_justify="left")
     table.add_row("records", f"{summary.records}: {_counts(summary.statuses)}")
     if summary.missing:
-        table.add_row("not finished", f"{summary.missing}; run the same command again")
+        table.add_row("not finished", f"{summary.missing}; {goes_on}")
     for error_class, count in sorted(summary.error_classes.items()):
         table.add_row("  " + error_class, str(count))
     table.add_row("rendered now", f"{summary.rendered}, reused {summary.reused}")
     table.add_row("time", f"{summary.wall_s:.1f} s, of which {summary.render_s:.1f} s on the device")
+    if summary.spent_usd is not None:
+        table.add_row("spent", f"${summary.spent_usd:,.2f}")
+    if summary.stopped:
+        table.add_row("stopped", f"by {summary.stopped}; the same command goes on")
     for kind, count in summary.problems.items():
         table.add_row(kind.replace("_", " "), f"{count}; jobs.reconcile names them")
     if summary.mean_scores:
@@ -94,11 +108,24 @@ def _counts(statuses: dict[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
 
 
+def _sweep(axes: dict[str, list[Any]]) -> str:
+    values = "; ".join(f"{name} {' '.join(map(str, values))}" for name, values in axes.items())
+    return f"{prod(map(len, axes.values()))} combinations for each row: {values}"
+
+
 def _shape(shape: dict[str, Any]) -> str:
     return (
         f"{shape['videos']} x {shape['mode']} {shape['num_frames']} frames {shape['height']}x{shape['width']}, "
-        f"{shape['num_inference_steps']} steps, about {shape['estimated_s_per_video']:g} s each"
+        f"{shape['num_inference_steps']} steps{_unusual(shape)}, about {shape['estimated_s_per_video']:g} s each"
     )
+
+
+def _unusual(shape: dict[str, Any]) -> str:
+    """What tells a shape from one of the same size and steps."""
+    scheduler = f" of {shape['scheduler']}" if shape["scheduler"] != DEFAULTS["scheduler"] else ""
+    interval = shape["guidance_start"], shape["guidance_end"]
+    guided = f", guided from {interval[0]:g} to {interval[1]:g}" if interval != (0, 1) else ""
+    return scheduler + guided + (", with depth" if shape["with_depth"] else "")
 
 
 def _actors(plan: dict[str, Any]) -> str:

@@ -14,21 +14,25 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
+from actors import logs, metrics
 from actors.actor_config import ActorConfig
 from actors.commits import CommitStore
 from actors.parallel import parallel_map
 from actors.records import Record, copied_record
-from actors.storage import Storage, join
+from actors.storage import join
 from pipeline.breaker import Breaker
 from pipeline.closing import close_output, mark
 from pipeline.cluster import living_nodes, ray_session, session_name
 from pipeline.compute import READ_CPUS
+from pipeline.eta import Eta
 from pipeline.lease import Lease
 from pipeline.prepare import PreparedRun
 from pipeline.progress import RenderProgress
 from pipeline.rounds import Round, Rounds, sweep_attempts
 from pipeline.summary import RecordTotals, RunSummary, summarise
 from schemas.planned import PlannedRow
+
+logger = logging.getLogger(__name__)
 
 _COPIED_TOGETHER = 500
 _CALLS_PER_ACTOR = 2  # one unit denoises while the next is fetched
@@ -48,35 +52,44 @@ def render(prepared: PreparedRun) -> RunSummary:
     """
     started = monotonic()
     plan, run, provenance = prepared.plan, prepared.run, prepared.provenance
-    with Lease(Storage(run.limits), run.output, provenance.run_id):
+    logs.start(run.log_format, provenance.run_id)
+    logger.info("planned", extra=logs.fields(plan=prepared.description))
+    with Lease(prepared.storage, run.output, provenance.run_id):
         breaker = Breaker(prepared.storage, run.output, provenance.run_id, run.max_failed_fraction)
         breaker.saw_plan(plan.failures(), plan.new_failures.total(), plan.records - plan.already_done.total())
         _write_run_files(prepared)
         already_done = plan.already_done.total()
         if already_done < plan.records:
             mark(prepared.index, {}, agrees=False)
-        with RenderProgress(plan.records, already_done, to_render=plan.to_render.total()) as progress:
+        with RenderProgress(plan.records, already_done, Eta.of(prepared), prepared.budget) as progress:
             _commit(prepared.commits, plan.failures())
             progress.failed_at_plan(plan.new_failures.total())
             progress.reused(_copy(prepared, plan.copies(of_finished=True)))
             with closing(render_units(prepared)) as records:
                 for record in prepared.index.saving(records):
                     progress.rendered(record)
+                    _log_row(record)
+                    metrics.row_finished(record)
+                    metrics.in_queue("render", progress.to_render)
                     breaker.saw(record)
             progress.reused(_copy(prepared, plan.copies(of_finished=False)))
         sweep_attempts(prepared)
         totals = RecordTotals(plan.scratch, provenance.run_id)
         problems = close_output(prepared.index, prepared.mark, totals.add)
-        summary = summarise(prepared.description, totals, provenance, monotonic() - started, problems)
+        summary = summarise(
+            prepared.description, totals, provenance, monotonic() - started, problems, prepared.budget
+        )
         _write_json(prepared, "summary.json", summary.as_json())
+        logger.info("finished", extra=logs.fields(summary=summary.as_json()))
         return summary
 
 
 def render_units(prepared: PreparedRun) -> Generator[Record, None, None]:
     """One record per row to render, as the actors finish them. Frames never leave an actor."""
-    if not prepared.unit_count:
+    if not prepared.unit_count or prepared.budget.is_over:
         return
     with DataContext.current(_ray_data_context(prepared)), ray_session():
+        metrics.count_for(prepared.provenance.run_id)
         yield from Rounds(prepared, partial(run_round, prepared), living_nodes).records()
 
 
@@ -121,6 +134,7 @@ def actor_config(prepared: PreparedRun, a_round: Round | None = None) -> ActorCo
         batch_size=run.batch_size,
         scores=run.scores,
         limits=run.limits,
+        speed=run.speed,
         storage_patience_s=run.storage_patience_s,
         provenance=prepared.provenance,
         render_timeout_s=_render_timeout_s(prepared),
@@ -128,6 +142,9 @@ def actor_config(prepared: PreparedRun, a_round: Round | None = None) -> ActorCo
         begun={} if a_round is None else a_round.begun,
         again=a_round is not None and a_round.number > 1,
         session=session_name(),
+        stop_at=prepared.budget.stop_at,
+        profile=run.profile,
+        log_format=run.log_format,
     )
 
 
@@ -174,6 +191,11 @@ def _copy(prepared: PreparedRun, rows: Iterable[tuple[PlannedRow, str]]) -> int:
                     yield copied_record(row, source)
 
     return _commit(commits, copies())
+
+
+def _log_row(record: Record) -> None:
+    names = ("row_id", "sample_index", "variant", "status", "error_class", "error", "node", "timings")
+    logger.info("row finished", extra=logs.fields(**{name: record[name] for name in names}))
 
 
 def _run_dir(prepared: PreparedRun) -> str:

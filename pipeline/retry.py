@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from actors.storage import ObjectNotFound, Storage, join
 from pipeline.prepare import PreparedRun, prepare
-from schemas.run import RenderRun, RetryRun, UsageError
+from schemas.repair_run import RetryRun
+from schemas.run import RenderRun, UsageError
 
 _MAX_BYTES = 2**20
 
@@ -39,8 +40,8 @@ def _last_run(output: str) -> RenderRun:
     try:
         config = json.loads(body)
         known = {name: value for name, value in config.items() if name in RenderRun.model_fields}
-        # Its own run id: records tell which run made them. The output may have been moved.
-        return RenderRun.model_validate(known | {"run_id": None, "output": output})
+        # Its own run id: records tell which run made them. The output may have been moved, and its deadline is past.
+        return RenderRun.model_validate(known | {"run_id": None, "output": output, "stop_at": None})
     except (ValueError, AttributeError, ValidationError) as error:
         raise UsageError(
             f"output = {output!r}: its run/config.json is not the config of a run: {error}"

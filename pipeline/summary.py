@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from actors.records import Provenance
 from pipeline.agreement import Finding
+from pipeline.budget import Budget
 from pipeline.scratch import Scratch, key_bytes
 from schemas.record import Status
 from schemas.run import ExitCode
@@ -35,6 +36,8 @@ class RunSummary:
     render_s: float  # device seconds of what this run rendered
     mean_scores: dict[str, float]
     problems: dict[str, int]  # other differences between commits, MP4s and records, by kind (see `Finding`)
+    spent_usd: float | None = None  # what the actors of this run cost; None where its config has no price
+    stopped: str | None = None  # what ended it before everything was done: max_cost, max_hours or stop_at
 
     @property
     def failed(self) -> int:
@@ -43,11 +46,20 @@ class RunSummary:
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def exit_code(self, max_failed_fraction: float) -> ExitCode:
-        """What is missing is infrastructure's fault: records the same command finishes, MP4s `jobs.reconcile` names."""
-        if self.missing or self.problems:
+    def exit_code(self, max_failed_fraction: float, *, of_some_rows: bool = False) -> ExitCode:
+        """What is missing is infrastructure's fault: records the same command finishes, MP4s `jobs.reconcile` names.
+
+        Records that are missing since the run's time was over are nobody's fault.
+
+        Args:
+            of_some_rows: it was to make only those again; what others lack is not its fault, but the output is not done.
+        """
+        if self.stopped and not self.problems.keys() - {Finding.MISSING_COMMIT, Finding.OUTDATED_COMMIT}:
+            return ExitCode.STOPPED
+        unasked = {Finding.MISSING_COMMIT} if of_some_rows else set()
+        if self.problems.keys() - unasked or (self.missing and not of_some_rows):
             return ExitCode.INFRASTRUCTURE
-        if self.failed > max_failed_fraction * self.records:
+        if self.missing or self.failed > max_failed_fraction * self.records:
             return ExitCode.DONE_WITH_FAILED_ROWS
         return ExitCode.DONE
 
@@ -101,8 +113,11 @@ def summarise(
     provenance: Provenance,
     wall_s: float,
     problems: Mapping[Finding, int],
+    budget: Budget | None = None,
 ) -> RunSummary:
     """Counts the committed records of a manifest."""
+    unfinished = problems.get(Finding.MISSING_COMMIT, 0) + problems.get(Finding.OUTDATED_COMMIT, 0)
+    spent_usd = budget.spent_usd() if budget and plan["to_render"] else None
     return RunSummary(
         run_id=provenance.run_id,
         code_version=provenance.code_version,
@@ -118,6 +133,8 @@ def summarise(
         render_s=totals.render_s,
         mean_scores=totals.mean_scores,
         problems={str(kind): count for kind, count in problems.items()},
+        spent_usd=None if spent_usd is None else round(spent_usd, 4),
+        stopped=budget.bound if budget and budget.is_over and unfinished else None,
     )
 
 

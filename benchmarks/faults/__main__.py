@@ -50,11 +50,6 @@ def main() -> int:
     green = not any(result.problems or result.missed for result in results)
     print(table(results, given.kinds))
     print(f"seed {given.seed}, {given.rounds} rounds, {(time.monotonic() - started) / 60:.1f} minutes")
-    for result in results:
-        for problem in result.problems:
-            print(f"{result.scenario}: {problem}")
-        for fault in result.missed:
-            print(f"{result.scenario}: {fault.id} was not injected, its moment never came")
     if green:
         shutil.rmtree(folder, ignore_errors=True)
     else:
@@ -101,7 +96,15 @@ def _round(folder: Path, ray_folder: Path, seed: int, given: argparse.Namespace)
                 f"{len(result.problems)} broken promises",
                 flush=True,
             )
+            _print_problems(result)
     return results
+
+
+def _print_problems(result: Result) -> None:
+    for problem in result.problems:
+        print(f"{result.scenario}: {problem}", flush=True)
+    for fault in result.missed:
+        print(f"{result.scenario}: {fault.id} was not injected, its moment never came", flush=True)
 
 
 def _prepare(lab: Lab) -> None:

@@ -89,6 +89,10 @@ class FaultDirectory:
         finally:
             os.close(descriptor)
 
+    def events_size(self) -> int:
+        """In bytes: it grows while anything happens."""
+        return self._events.stat().st_size
+
     def events(self) -> Iterator[Event]:
         """Every event so far, in the order in which they happened."""
         for line in self._events.read_text().splitlines():

@@ -14,7 +14,7 @@ from benchmarks.faults.mutations import VARIABLE as MUTATION_VARIABLE
 from benchmarks.faults.outputs import Output
 from benchmarks.faults.processes import is_alive, kill, processes_of, wait_until
 
-_RUN_TIMEOUT_S = 1200.0  # generous: a busy machine takes minutes for what an idle one does in seconds
+_SILENCE_S = 600.0  # generous: a busy machine takes minutes for what an idle one does in seconds
 _ENDING_S = 60.0
 _SPARE_RUNS = 3  # beyond one per fault
 _LOG_TAIL_LINES = 12
@@ -72,17 +72,27 @@ class Life:
                 start_new_session=True,
             )
             try:
-                code: int | None = process.wait(_RUN_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                code = None
-                process.kill()
-                process.wait()
+                code = self._wait(process)
             except BaseException:
                 process.kill()
                 self.end_processes()
                 raise
         self.codes.append(code)
         return code
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> int | None:
+        """The exit code; None for a run that had to be ended, since it printed and did nothing for long."""
+        seen = None
+        while True:
+            try:
+                return process.wait(_SILENCE_S)
+            except subprocess.TimeoutExpired:
+                shown = self.directory.events_size(), self._log(len(self.codes)).stat().st_size
+                if shown == seen:
+                    process.kill()
+                    process.wait()
+                    return None
+                seen = shown
 
     def run_until_done(
         self, normal: frozenset[int] = NORMAL, between: Callable[[], None] | None = None
@@ -131,7 +141,11 @@ class Life:
         for index, code in enumerate(self.codes):
             if code is None:
                 problems.append(
-                    Problem("wrong", None, f"run {index} had not ended after {_RUN_TIMEOUT_S:g} s")
+                    Problem(
+                        "wrong",
+                        None,
+                        f"run {index} did nothing for {_SILENCE_S:g} s:\n{self.log_tail(index)}",
+                    )
                 )
             elif code in {2, 70} or (code == 3 and not self._may_break(index)):
                 problems.append(

@@ -12,7 +12,9 @@ import pytest
 from actors.storage import Storage
 from pipeline import lease as module
 from pipeline.lease import Lease, LeaseLost, check_free
-from schemas.run import UsageError
+from schemas.run import FetchLimits, UsageError
+from tests.support import faulty_proxy
+from tests.support.faulty_proxy import FaultyProxy
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -102,27 +104,49 @@ def test_a_run_that_lost_its_lease_ends_while_it_waits(storage, tmp_path):
         pytest.raises(LeaseLost, match="taken over by run other on host far"),
         Lease(storage, output, "mine", beat_s=0.01),
     ):
-        held(storage, output)
-        threading.Event().wait(30)
+        for _ in range(300):  # a beat that has looked already writes over what is put there now
+            held(storage, output)
+            threading.Event().wait(0.1)
     assert json.loads(storage.read_bytes(f"{output}/run/lease.json"))["run_id"] == "other"
 
 
-def test_a_heartbeat_renews_the_lease(storage, tmp_path):
+def test_a_heartbeat_renews_the_lease(storage, tmp_path, monkeypatch):
     uri = f"{tmp_path}/run/lease.json"
     beats = set()
     with Lease(storage, str(tmp_path), "mine", beat_s=0.01):
         beaten = threading.Event()
-        write = storage.write_bytes
+        write = Storage.write_bytes
 
-        def seen(target, data):
-            write(target, data)
+        def seen(beating, target, data):
+            write(beating, target, data)
             beats.add(target)
             beaten.set()
 
-        storage.write_bytes = seen
+        monkeypatch.setattr(Storage, "write_bytes", seen)
         assert beaten.wait(10)
     assert beats == {uri}
     assert not storage.exists(uri)
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_an_outage_at_the_start_is_waited_for_and_one_at_the_end_is_not(s3_env, monkeypatch):
+    with FaultyProxy(s3_env.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        patient = Storage(FetchLimits(fetch_retries=0), patience_s=600)
+        proxy.first(5, faulty_proxy.status(503), path="lease.json")
+        with Lease(patient, "s3://outputs/outage", "mine"):
+            assert json.loads(patient.read_bytes("s3://outputs/outage/run/lease.json"))["run_id"] == "mine"
+            proxy.faults = lambda method, path: faulty_proxy.drop
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_lease_that_was_taken_without_an_answer_is_its_own(s3_env, monkeypatch):
+    with FaultyProxy(s3_env.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.first(1, faulty_proxy.lose_answer, "PUT", "lease.json")
+        with Lease(Storage(), "s3://outputs/unanswered", "mine"):
+            pass
+        assert not Storage().exists("s3://outputs/unanswered/run/lease.json")
 
 
 def test_create_writes_only_where_nothing_is(storage, output):

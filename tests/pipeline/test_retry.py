@@ -11,7 +11,8 @@ from pipeline.prepare import prepare
 from pipeline.render import render
 from pipeline.retry import prepare_retry
 from schemas.manifest import manifest_schema
-from schemas.run import RenderRun, RetryRun, UsageError
+from schemas.repair_run import RetryRun
+from schemas.run import ExitCode, RenderRun, UsageError
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
@@ -63,6 +64,8 @@ def test_a_failed_row_is_made_again_under_its_own_name_and_others_are_left(outpu
         assert after["b"][name] == before["b"][name]
     assert after["b"]["run_id"] != "first"
     assert summary.missing == 1  # row d belongs to the manifest, and is for jobs.render
+    assert summary.exit_code(1.0, of_some_rows=True) == ExitCode.DONE_WITH_FAILED_ROWS
+    assert summary.exit_code(1.0) == ExitCode.INFRASTRUCTURE
     assert [r["row_id"] for r in pq.read_table(output / "records").to_pylist()] == ["a", "b", "c"]
 
 

@@ -166,14 +166,14 @@ class _Hostile:
 
 
 def _png_of_zeros(side: int, *, whole: bool) -> bytes:
-    """A PNG of side x side black pixels; not whole: it ends where its pixels should begin."""
+    """A PNG of side x side black pixels; not whole: it ends where its pixels begin."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
     if not whole:
-        return header
+        return header + chunk(b"IDAT", zlib.compress(b"\0"))
     line = b"\0" * (1 + (side + 7) // 8)
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(line) for _ in range(side)) + packer.flush()
