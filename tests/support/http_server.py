@@ -57,7 +57,7 @@ class HttpServer:
                 self.rfile.read(length)
                 owner._next(self)(self, owner._stopping)
 
-            do_HEAD = do_PUT = do_GET
+            do_HEAD = do_PUT = do_POST = do_GET
 
             def log_message(self, format: str, *args: object) -> None:
                 """Silent: a test's output is its failures."""

@@ -6,12 +6,24 @@ import numpy as np
 from PIL import Image
 
 from examples.untrained_model import build_untrained_pipeline
+from stylecrafter.depth import new_depth_adapter
 
 
 def write_tiny_model(directory: Path) -> None:
     """A model directory whose videos take a fraction of a second."""
     pipeline = build_untrained_pipeline(seed=1, channels=(32, 64), layers_per_block=1)
     pipeline.generation_config |= {"height": 32, "width": 48, "num_frames": 4, "num_inference_steps": 2}
+    pipeline.save_pretrained(directory)
+
+
+def write_depth_model(directory: Path) -> None:
+    """The same with a depth adapter, and sizes of its own for images."""
+    pipeline = build_untrained_pipeline(seed=1, channels=(32, 64), layers_per_block=1)
+    pipeline.register_modules(
+        depth_adapter=new_depth_adapter(pipeline.unet.config, pipeline.vae_scale_factor)
+    )
+    pipeline.generation_config |= {"height": 32, "width": 48, "num_frames": 4, "num_inference_steps": 2}
+    pipeline.generation_config["image"] = {"height": 48, "width": 32, "text_guidance_scale": 6.0}
     pipeline.save_pretrained(directory)
 
 
