@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from actors.records import Provenance
 from schemas.run import FetchLimits
+from schemas.speed import SpeedSettings
 
 
 @dataclass(frozen=True)
@@ -27,4 +28,8 @@ class ActorConfig:
     )  # record_id -> earlier attempts, where there are any
     again: bool = False  # rows may be committed already: look first
     session: str = ""  # of Ray
+    stop_at: float = math.inf  # seconds since 1970, from which on no batch is begun
+    speed: SpeedSettings = field(default_factory=SpeedSettings)
+    profile: bool = False  # write a timeline
+    log_format: str = "text"
     storage_patience_s: float = 0.0  # the outage of the object store that is waited for

@@ -1,8 +1,15 @@
-"""What an exception says of the device: full, broken for good, or neither."""
+"""What an exception says of the device: full, broken for good, or neither; and of the row it belongs to."""
 
+import logging
 import re
 
 import torch
+
+from actors import logs
+from schemas.planned import PlannedRow
+from schemas.record import ErrorClass, RowError
+
+logger = logging.getLogger(__name__)
 
 # A kernel that went wrong leaves the process's CUDA context unusable: every later call fails in the same way.
 _BROKEN = re.compile(
@@ -25,3 +32,13 @@ def is_device_broken(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError) or is_out_of_memory(error):
         return False
     return isinstance(error, torch.AcceleratorError) or bool(_BROKEN.search(str(error)))
+
+
+def as_row_error(error: Exception, row: PlannedRow) -> RowError:
+    """A failure inside one row's work as that row's error; the traceback goes to the worker's log."""
+    if isinstance(error, RowError):
+        return error
+    logger.error("a row failed", exc_info=error, extra=logs.fields(row_id=row.row_id))
+    if is_out_of_memory(error):
+        return RowError(ErrorClass.OUT_OF_MEMORY, f"out of memory with a batch of one: {error}")
+    return RowError(ErrorClass.RENDER_FAILED, f"{type(error).__name__}: {error}")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from actors.storage import redact
-from schemas.identity import KEY_VERSION, record_id
+from schemas.identity import KEY_VERSION, canonical_json, record_id
 from schemas.planned import PlannedRow
 from schemas.record import RECORD_SCHEMA, SCHEMA_VERSION, RowError, Status
 
@@ -28,6 +28,7 @@ class Provenance:
     engine: str
     dtype: str
     render_epoch: int
+    speed: str | None = None  # see `SpeedSettings.of_records`
 
 
 def finished_record(row: PlannedRow, provenance: Provenance, **outcome: Any) -> Record:
@@ -41,6 +42,7 @@ def finished_record(row: PlannedRow, provenance: Provenance, **outcome: Any) -> 
             "variant": row.variant,
             "prompt": row.prompt,
             "style_image_uri": [redact(asset.uri) for asset in row.style_images],
+            "depth_video_uri": row.depth_video and redact(row.depth_video.uri),
             **row.settings.model_dump(),
             "seed": row.seed,
             "priority": row.priority,
@@ -73,6 +75,26 @@ def broken_record(raw: Mapping[str, Any], row_id: str, provenance: Provenance, e
         },
         provenance,
     )
+
+
+def identity_comment(row: PlannedRow, provenance: Provenance) -> str:
+    """What a published file says of itself in its metadata, as JSON: enough to find its record, and no content.
+
+    Of rows that share a video, it names the one that was rendered.
+    """
+    return canonical_json(
+        {
+            "software": "StyleCrafter Batch",
+            "code_version": provenance.code_version,
+            "run_id": provenance.run_id,
+            "row_id": row.row_id,
+            "sample_index": row.sample_index,
+            "variant": row.variant,
+            "row_key": row.row_key,
+            "seed": row.seed,
+            "model_fingerprint": provenance.model_fingerprint,
+        }
+    ).decode()
 
 
 def copied_record(row: PlannedRow, source: Mapping[str, Any]) -> Record:

@@ -8,23 +8,25 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import torch
 
+from actors import logs, metrics
 from actors.actor_config import ActorConfig
-from actors.assets import AssetLoader, StyleImage
+from actors.assets import AssetLoader, RowAssets
 from actors.attempts import AttemptLog, OwnAttempts
 from actors.commits import CommitStore
-from actors.device_errors import is_device_broken, is_out_of_memory
+from actors.device_errors import as_row_error, is_device_broken, is_out_of_memory
 from actors.publisher import PublishedVideo, Publisher
-from actors.records import Record, failed_record, finished_record
+from actors.records import Record, failed_record, finished_record, identity_comment
 from actors.renderer import RenderedVideo, Renderer, Saving
 from actors.scorer import Scorer
 from actors.storage import Storage
+from actors.timeline import Timeline
 from actors.watchdog import Deadline
 from schemas.planned import Bucket, PlannedRow, results_table, unit_rows
 from schemas.record import TIMING_NAMES, ErrorClass, RowError
@@ -43,7 +45,7 @@ class _Job:
     """One row on its way through the actor, with what was found and made for it so far."""
 
     row: PlannedRow
-    images: list[StyleImage] = field(default_factory=list)
+    assets: RowAssets = field(default_factory=RowAssets)
     video: RenderedVideo | None = None
     published: PublishedVideo | None = None  # set early if an earlier run published but did not commit it
     scores: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +78,9 @@ class RenderActor:
         model_dir = storage.local_copy(config.model)
         self._node = platform.node()
         self._device_lock = threading.Lock()
-        self._renderer = Renderer(model_dir, dtype=config.provenance.dtype, device=config.device)
+        self._renderer = Renderer(
+            model_dir, dtype=config.provenance.dtype, device=config.device, speed=config.speed
+        )
         self._scorer = (
             Scorer(self._renderer.pipeline, config.provenance.model_fingerprint) if config.scores else None
         )
@@ -86,15 +90,14 @@ class RenderActor:
         self._attempts = OwnAttempts(
             AttemptLog(storage, config.output),
             config.begun,
-            {
-                "run_id": config.provenance.run_id,
-                "session": config.session,
-                "alone": config.alone,
-            },
+            {"run_id": config.provenance.run_id, "session": config.session, "alone": config.alone},
         )
         self._saving_of: dict[Bucket, Saving] = {}  # what was found to be needed
-        self._fetchers = ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="fetch")
-        self._publishers = ThreadPoolExecutor(_PUBLISH_THREADS, thread_name_prefix="publish")
+        self._fetchers = metrics.QueuePool("fetch", _FETCH_THREADS)
+        self._publishers = metrics.QueuePool("publish", _PUBLISH_THREADS)
+        self._timeline = Timeline(storage, config)
+        metrics.actor_is_ready(config.provenance.run_id)
+        logs.start(config.log_format, config.provenance.run_id)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """The outcome of each work unit (`UNIT_SCHEMA` in, `RESULT_SCHEMA` out), a failure of the whole run too."""
@@ -106,20 +109,23 @@ class RenderActor:
     def _outcome(self, unit_id: int, rows: Sequence[PlannedRow]) -> dict[str, Any]:
         # As a value: Ray Data drops a unit that raises, as it drops those whose process died.
         try:
-            return {"unit_id": unit_id, "records": list(self.render_rows(rows))}
+            records = list(self.render_rows(rows))
+            return {"unit_id": unit_id, "records": records, "left": len(rows) - len(records)}
         except InfrastructureError as error:
             return {"unit_id": unit_id, "infrastructure_error": str(error)}
         except Exception:  # noqa: BLE001 - the driver raises it
             return {"unit_id": unit_id, "internal_error": traceback.format_exc()}
 
     def render_rows(self, rows: Sequence[PlannedRow]) -> Iterator[dict[str, Any]]:
-        """The record of each row, once it is committed.
+        """The record of each row, once it is committed; of none that the run's time is over for.
 
         Raises:
             InfrastructureError: the output's store does not take what was rendered.
         """
         if self._load_error is not None:
             raise self._load_error
+        if self._is_over():
+            return
         if self._config.alone:
             self._attempts.begin(rows)  # before anything of theirs is touched
         size = self._config.batch_size
@@ -137,6 +143,10 @@ class RenderActor:
         finally:
             # What is rendered gets its chance to be committed, also when the run is about to end.
             wait(unpublished)
+            self._timeline.save()
+
+    def _is_over(self) -> bool:
+        return time.time() >= self._config.stop_at
 
     def _fetch_all(self, rows: Sequence[PlannedRow]) -> list[Future[_Job]]:
         return [self._fetchers.submit(self._fetch, row) for row in rows]
@@ -148,15 +158,19 @@ class RenderActor:
             job.record = self._committed(row)
             if job.record is not None:
                 return job
-            job.images = [self._assets.style_image(asset) for asset in row.style_images]
+            job.assets = RowAssets(
+                [self._assets.style_image(asset) for asset in row.style_images],
+                self._assets.depth_video(row.depth_video) if row.depth_video else None,
+            )
             job.published = self._publisher.find(row.row_key, row.settings)
             if job.published is not None:
                 job.video = RenderedVideo(self._publisher.read_frames(job.published))
         except InfrastructureError:
             raise
         except Exception as error:  # noqa: BLE001 - ends as the row's record
-            job.error = _as_row_error(error)
+            job.error = as_row_error(error, job.row)
         job.timings["fetch_s"] = time.perf_counter() - started
+        self._timeline.ended([row], {"fetch_s": job.timings["fetch_s"]})
         return job
 
     def _committed(self, row: PlannedRow) -> Record | None:
@@ -169,7 +183,9 @@ class RenderActor:
         """Renders what needs rendering, scores, and hands all jobs to the publishing threads."""
         to_render = [job for job in jobs if (job.error, job.record, job.video) == (None, None, None)]
         # Held over both: else a finished video would wait for its scores until another unit has denoised.
-        with self._device_lock:
+        with self._device_lock, metrics.device_busy():
+            if self._is_over():
+                return []
             if not self._config.alone:
                 self._attempts.begin([job.row for job in to_render])
             with Deadline(self._config.render_timeout_s, self._hung):
@@ -193,11 +209,13 @@ class RenderActor:
         saving = self._saving_of.get(bucket, Saving.NONE)
         try:
             with self._renderer.saving_memory(saving):
-                return self._renderer.render([job.row for job in jobs], [job.images for job in jobs])
+                outcomes = self._renderer.render([job.row for job in jobs], [job.assets for job in jobs])
+            self._timeline.rendered([job.row for job in jobs], outcomes)
+            return outcomes
         except Exception as error:  # noqa: BLE001 - ends as the rows' records
             self._end_if_device_broke(error)
             if len(jobs) == 1 and (saving == max(Saving) or not is_out_of_memory(error)):
-                return [_as_row_error(error)]
+                return [as_row_error(error, jobs[0].row)]
         # Outside the handler, so that the traceback no longer holds the failed batch's memory.
         if self._config.device == "cuda":
             torch.cuda.empty_cache()
@@ -213,11 +231,14 @@ class RenderActor:
             return
         started = time.perf_counter()
         try:
-            job.scores = self._scorer.score(job.video.frames_THWC, job.row.prompt, job.images).as_columns()
+            job.scores = self._scorer.score(
+                job.video.frames_THWC, job.row.prompt, job.assets.images
+            ).as_columns()
         except Exception as error:  # noqa: BLE001 - ends as the row's record
             self._end_if_device_broke(error)
-            job.error = _as_row_error(error)
+            job.error = as_row_error(error, job.row)
         job.timings["score_s"] = time.perf_counter() - started
+        self._timeline.ended([job.row], {"score_s": job.timings["score_s"]})
 
     def _finish(self, job: _Job) -> Record:
         """Publishes and commits one row; its failures become its record."""
@@ -229,7 +250,9 @@ class RenderActor:
         except InfrastructureError:
             raise
         except Exception as error:  # noqa: BLE001 - ends as the row's record
-            record = failed_record(job.row, self._config.provenance, _as_row_error(error), **self._place(job))
+            record = failed_record(
+                job.row, self._config.provenance, as_row_error(error, job.row), **self._place(job)
+            )
         self._commits.write(record)
         self._attempts.end(job.row)
         return record
@@ -240,9 +263,16 @@ class RenderActor:
         assert job.video is not None
         row, settings = job.row, job.row.settings
         video = job.published or self._publisher.publish(
-            row.row_key, job.video.frames_THWC, fps=settings.fps, crf=settings.crf
+            row.row_key,
+            job.video.frames_THWC,
+            fps=settings.fps,
+            crf=settings.crf,
+            mode=settings.mode,
+            comment=identity_comment(row, self._config.provenance),
         )
-        timings = job.timings | job.video.timings | {"encode_s": video.encode_s, "upload_s": video.upload_s}
+        published = {"encode_s": video.encode_s, "upload_s": video.upload_s}
+        self._timeline.ended([row], published)
+        timings = job.timings | job.video.timings | published
         return finished_record(
             row,
             self._config.provenance,
@@ -250,7 +280,8 @@ class RenderActor:
             sha256=video.sha256,
             size_bytes=video.size_bytes,
             duration_s=video.duration_s,
-            style_image_sha256=[image.sha256 for image in job.images],
+            style_image_sha256=[image.sha256 for image in job.assets.images],
+            depth_video_sha256=job.assets.depth.sha256 if job.assets.depth else None,
             fusion_scales=job.video.fusion_scales,
             timings={name: timings.get(name) for name in TIMING_NAMES},
             **job.scores,
@@ -282,13 +313,3 @@ class RenderActor:
             self._attempts.explain(reason)
         finally:
             self._exit(1)
-
-
-def _as_row_error(error: Exception) -> RowError:
-    """A failure inside one row's work as that row's error; the traceback goes to the worker's log."""
-    if isinstance(error, RowError):
-        return error
-    logger.error("a row failed", exc_info=error)
-    if is_out_of_memory(error):
-        return RowError(ErrorClass.OUT_OF_MEMORY, f"out of memory with a batch of one: {error}")
-    return RowError(ErrorClass.RENDER_FAILED, f"{type(error).__name__}: {error}")

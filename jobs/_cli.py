@@ -6,6 +6,7 @@ not a source. The model alone validates, so that a job behaves the same from YAM
 
 import argparse
 import difflib
+import logging
 import os
 import shutil
 import signal
@@ -19,11 +20,14 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from actors import logs
 from actors.storage_errors import StorageError, UriForbidden
 from actors.uris import redact
 from jobs._flags import Flag, flags_of
 from schemas.manifest import ManifestError, shorten
 from schemas.run import ExitCode, InfrastructureError, UsageError
+
+logger = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -92,7 +96,10 @@ def _interrupt(signum: int, frame: object) -> NoReturn:
 
 
 def _say(message: str, code: ExitCode) -> ExitCode:
-    print(redact(message), file=sys.stderr, flush=True)
+    if logs.is_json():
+        logger.error(message, extra=logs.fields(exit_code=code))
+    else:
+        print(redact(message), file=sys.stderr, flush=True)
     return code
 
 

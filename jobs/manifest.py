@@ -10,7 +10,8 @@ from actors.storage import Storage
 from jobs._cli import load_config, run_job
 from pipeline.files import parquet_bytes
 from pipeline.manifest_build import build_manifest
-from schemas.run import ExitCode, ManifestRun
+from schemas.manifest_run import ManifestRun
+from schemas.run import ExitCode
 
 
 def main() -> int:

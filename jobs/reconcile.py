@@ -8,7 +8,8 @@ Exit code 0: they agree, and `_SUCCESS` says so; 1: there are differences (after
 from rich.console import Console
 
 from jobs._cli import load_config, run_job
-from schemas.run import ExitCode, ReconcileRun
+from schemas.repair_run import ReconcileRun
+from schemas.run import ExitCode
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ python -m jobs.render --manifest manifest.parquet --model MODEL_DIR --output s3:
 
 from rich.console import Console
 
+from actors import logs
 from jobs._cli import load_config, run_job
 from schemas.run import RenderRun
 
@@ -16,7 +17,8 @@ def main() -> int:
     from pipeline.render import render
     from pipeline.report import write_report
 
-    console = Console()
+    logs.start(run.log_format, run.run_id or "")
+    console = Console(quiet=logs.is_json())
     prepared = prepare(run)
     print_plan(prepared.description, console)
     if prepared.unit_count:

@@ -1,4 +1,6 @@
-"""Whether an output agrees with itself: what is asked, committed, published as MP4 and recorded, joined and compared.
+"""Whether an output agrees with itself: what is asked, committed, published and recorded, joined and compared.
+
+A published file is an MP4, or the PNG of a row in image mode; what is said of videos here holds for both.
 
 The tables `asked` (see `AskedRecords`), `held` and `damaged` (see `CommitIndex`) and `recorded` (see `compare_records`)
 are filled before; this fills `videos` and `findings`. Names and sizes only: cheap enough for the end of every run.
@@ -13,8 +15,9 @@ from actors.parallel import list_by_prefix
 from actors.storage import join
 from pipeline.asked import IS_CURRENT
 from pipeline.commit_index import CommitIndex
+from schemas.identity import SUFFIXES, media_path
 
-_MP4 = "mp4"
+_MODES = {suffix: mode for mode, suffix in SUFFIXES.items()}
 
 
 class Finding(StrEnum):
@@ -47,7 +50,7 @@ OF_RECORDS = frozenset(
 )
 
 _TABLES = (
-    "CREATE TABLE IF NOT EXISTS videos (row_key PRIMARY KEY, size_bytes) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS videos (row_key PRIMARY KEY, size_bytes, mode) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS findings (kind, record_id, row_key, reason)",
     "CREATE TABLE IF NOT EXISTS recorded (record_id PRIMARY KEY, copies, differs) WITHOUT ROWID",
     "DELETE FROM videos",
@@ -95,7 +98,7 @@ class Agreement:
     def __init__(self, index: CommitIndex):
         self._scratch = index.scratch
         self._storage = index.storage
-        self._root = join(index.output, "videos")
+        self._output = index.output
 
     def compare(self, *, records: bool = True) -> None:
         """Looks at the names and sizes of all MP4s, and finds everything that these and the tables can tell.
@@ -105,14 +108,16 @@ class Agreement:
         """
         for statement in _TABLES:
             self._scratch.execute(statement)
-        self._scratch.each("INSERT OR REPLACE INTO videos VALUES (?, ?)", self._listed())
+        self._scratch.each("INSERT OR REPLACE INTO videos VALUES (?, ?, ?)", self._listed())
         for kind, query in _QUERIES.items():
             if kind in OF_RECORDS and not records:
                 continue
             self._scratch.execute(f"INSERT INTO findings SELECT '{kind}', * FROM ({query})")
 
     def video_uri(self, row_key: str) -> str:
-        return join(self._root, row_key[:2], f"{row_key}.{_MP4}")
+        """Where the file of a row_key lies that was found when names were compared."""
+        found = self._scratch.one("SELECT mode FROM videos WHERE row_key = ?", (bytes.fromhex(row_key),))
+        return join(self._output, media_path(row_key, found[0] if found else None))
 
     def add(self, found: Iterable[Found]) -> None:
         """Adds findings that took more than names."""
@@ -143,9 +148,9 @@ class Agreement:
         for record_id, row_key, reason, row_id in self._scratch.rows(query, (kind, limit)):
             yield Found(kind, record_id and record_id.hex(), row_key and row_key.hex(), reason, row_id)
 
-    def _listed(self) -> Iterator[tuple[bytes, int]]:
-        for stat in list_by_prefix(self._storage, self._root):
+    def _listed(self) -> Iterator[tuple[bytes, int, str]]:
+        for stat in list_by_prefix(self._storage, join(self._output, "videos")):
             name = Path(stat.uri).name
             stem, _, suffix = name.partition(".")
-            if suffix == _MP4 and len(stem) == 32 and not stem.strip("0123456789abcdef"):
-                yield bytes.fromhex(stem), stat.size_bytes
+            if suffix in _MODES and len(stem) == 32 and not stem.strip("0123456789abcdef"):
+                yield bytes.fromhex(stem), stat.size_bytes, _MODES[suffix]

@@ -21,7 +21,7 @@ from pipeline.scratch import Scratch, key_bytes
 from schemas.identity import KEY_VERSION, digest
 from schemas.planned import PlannedRow
 from schemas.record import RECORD_SCHEMA, records_table
-from schemas.settings import SETTING_NAMES
+from schemas.settings import DEFAULTS, SETTING_NAMES, V1_SETTING_NAMES
 
 _ROWS_PER_FILE = 100_000
 _SAVE_EVERY = 50_000
@@ -62,8 +62,12 @@ _ASKED = (
     "model_fingerprint",
     "render_epoch",
     "key_version",
-    *SETTING_NAMES,
+    *V1_SETTING_NAMES,
 )
+# Counted only where they differ: records that do not know them yet must agree with newer ones that leave them out.
+_ASKED_LATER = {name: DEFAULTS[name] for name in SETTING_NAMES if name not in V1_SETTING_NAMES} | {
+    "speed": None
+}
 
 
 def asked_digest(record: Mapping[str, Any]) -> bytes:
@@ -72,7 +76,13 @@ def asked_digest(record: Mapping[str, Any]) -> bytes:
     Args:
         record: a complete record, or as much of one as `asked_of` gives.
     """
-    return bytes.fromhex(digest([record[name] for name in _ASKED], 16))
+    values = [record[name] for name in _ASKED]
+    later = {
+        name: value
+        for name, default in _ASKED_LATER.items()
+        if (value := record[name]) is not None and value != default
+    }
+    return bytes.fromhex(digest([*values, later] if later else values, 16))
 
 
 def asked_of(row: PlannedRow, provenance: Provenance) -> dict[str, Any]:
@@ -83,13 +93,14 @@ def asked_of(row: PlannedRow, provenance: Provenance) -> dict[str, Any]:
         "variant": row.variant,
         "prompt": row.prompt,
         "style_image_uri": [redact(asset.uri) for asset in row.style_images],
-        "depth_video_uri": None,
+        "depth_video_uri": row.depth_video and redact(row.depth_video.uri),
         "seed": row.seed,
         "engine": provenance.engine,
         "dtype": provenance.dtype,
         "model_fingerprint": provenance.model_fingerprint,
         "render_epoch": provenance.render_epoch,
         "key_version": KEY_VERSION,
+        "speed": provenance.speed,
         **dict(row.settings),
     }
 

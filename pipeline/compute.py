@@ -76,6 +76,10 @@ def choose_compute(run: RenderRun, available: Resources) -> Compute:
     _check_fit("CPU", actors, cpus_per_actor, _HEADROOM_CPUS, available.cpus)
     _check_fit("GPU", actors, gpus_per_actor, 0.0, available.gpus)
     _check_nodes(actors, cpus_per_actor, gpus_per_actor, available.each_node)
+    if run.speed.cpu_offload and not gpus_per_actor:
+        raise UsageError(
+            "speed.cpu_offload = true: moves models between a GPU and main memory; there is no GPU"
+        )
     dtype = run.dtype
     if dtype == "auto":
         dtype = "bfloat16" if gpus_per_actor else "float32"

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
+from actors.image_codec import verify_png
 from actors.parallel import parallel_map
 from actors.records import Record
 from actors.storage import ObjectNotFound, join
@@ -15,9 +16,11 @@ from pipeline.agreement import Agreement, Finding, Found
 from pipeline.asked import IS_CURRENT
 from pipeline.commit_index import CommitIndex
 from pipeline.files import read_batches
+from schemas.record import RECORD_SCHEMA
 
 _COMPARED_TOGETHER = 1_000
 _READERS = 16
+_EMPTY = dict.fromkeys(RECORD_SCHEMA.names)  # a snapshot of an older version lacks the latest columns
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS recorded (record_id PRIMARY KEY, copies, differs) WITHOUT ROWID",
     "DELETE FROM recorded",
@@ -77,7 +80,7 @@ def _different(index: CommitIndex, records: pa.RecordBatch, committed: dict[str,
     return {
         record["record_id"]
         for record in records.to_pylist()
-        if text_of.get(record["record_id"], "") not in {"", repr(record)}
+        if text_of.get(record["record_id"], "") not in {"", repr(_EMPTY | record)}
     }
 
 
@@ -110,14 +113,15 @@ def compare_videos(index: CommitIndex, agreement: Agreement, *, decode: bool) ->
 
 
 def _decoding_error(data: bytes, record: Record | None) -> str | None:
-    """Why an MP4 does not decode to what its record says, or None."""
+    """Why an MP4 or PNG does not decode to what its record says, or None."""
     if record is None:
         return "its commit has gone"
     with TemporaryDirectory(prefix="stylecrafter-") as folder:
-        path = Path(folder, "video.mp4")
+        path = Path(folder, "file")
         path.write_bytes(data)
+        verify = verify_png if record["mode"] == "image" else verify_mp4
         try:
-            verify_mp4(path, record["num_frames"], record["height"], record["width"])
+            verify(path, record["num_frames"], record["height"], record["width"])
         except VideoError as error:
             return str(error)
     return None

@@ -1,7 +1,7 @@
 """A finished output as the jobs after the render read it: its records snapshot and the files of its runs."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from actors.storage import ObjectNotFound, Storage, join
 from actors.uris import absolute_path, is_local, resolve
 from pipeline.files import BATCH_ROWS, read_pointer
+from schemas.identity import media_path
 from schemas.record import RECORD_SCHEMA
 from schemas.run import InfrastructureError, UsageError
 
@@ -70,9 +71,9 @@ class FinishedOutput:
             return {}
         return value if isinstance(value, dict) else {}
 
-    def video_uri(self, row_key: str) -> str:
-        """Where a video is now."""
-        return join(self.uri, video_path(row_key))
+    def video_uri(self, record: Mapping[str, Any]) -> str:
+        """Where the video or image of an ok record (its row_key and mode) is now."""
+        return join(self.uri, media_path(record["row_key"], record["mode"]))
 
     def asset_uri(self, uri: str, config: dict[str, Any]) -> str:
         """Where a style picture of a record is read: a relative path is relative to the manifest's folder."""
@@ -97,11 +98,6 @@ def open_output(storage: Storage, uri: str) -> FinishedOutput:
         )
     files = tuple(join(uri, "records", file.rsplit("/", 1)[-1]) for file in named)
     return FinishedOutput(storage, uri, files)
-
-
-def video_path(row_key: str) -> str:
-    """A video's path below its output."""
-    return f"videos/{row_key[:2]}/{row_key}.mp4"
 
 
 def _as(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -17,13 +17,13 @@ from schemas.manifest import (
     META_PREFIX,
     InvalidRowError,
     ManifestError,
-    ManifestRow,
     check_columns,
     manifest_schema,
     parse_row,
     shorten,
 )
-from schemas.run import ManifestRun
+from schemas.manifest_row import ManifestRow
+from schemas.manifest_run import ManifestRun
 
 _MAX_REPORTED = 20
 

@@ -71,7 +71,7 @@ def _csv_rows(text: str) -> Iterator[SourceRow]:
     for line, cells in records:
         if len(cells) == len(names):
             values = {name: cell or None for name, cell in zip(names, cells, strict=True)}
-            yield _with_reference_list(f"line {line}", values)
+            yield _with_lists(f"line {line}", values)
         elif cells:  # a blank line is none
             problem = f"has {len(cells)} cells, but the header has {len(names)}"
             yield SourceRow(f"line {line}", {}, problem)
@@ -90,9 +90,9 @@ def _csv_records(text: str) -> Iterator[tuple[int, list[str]]]:
         raise ManifestError(f"line {line}: is not valid CSV: {error}") from None
 
 
-def _with_reference_list(place: str, values: dict[str, Any]) -> SourceRow:
-    """Splits the references of a CSV row: a JSON list, or pieces between semicolons."""
-    for name in ("style_image_uri", _PUBLISHED_STYLE_NAME):
+def _with_lists(place: str, values: dict[str, Any]) -> SourceRow:
+    """Splits the references of a CSV row and their weights: a JSON list, or pieces between semicolons."""
+    for name in ("style_image_uri", _PUBLISHED_STYLE_NAME, "style_weights"):
         cell = values.get(name)
         if cell is None:
             continue

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from actors.commits import record_from_json, record_json
 from actors.records import Record
 from pipeline.asked import AskedRecords
+from pipeline.budget import hourly_cost_usd
 from pipeline.compute import Compute
 from pipeline.estimate import video_seconds
 from pipeline.ledger import Redo, is_passing
@@ -31,7 +32,7 @@ _OUT_OF_REACH = {
 }
 _CHUNK_ROWS = 500
 _MAX_WARNINGS = 20
-_BUCKET_SETTINGS = ("mode", "num_frames", "height", "width", "num_inference_steps")
+_SHAPE = ("mode", "num_frames", "height", "width", "num_inference_steps")
 _RENDER, _COPY, _FAILURE = "render", "copy", "failure"
 
 _TABLES = (
@@ -138,7 +139,7 @@ def make_plan(
     while chunk := list(islice(planned, _CHUNK_ROWS)):
         _Chunk(plan, redo, only).file(chunk)
     for bucket in plan.buckets:
-        settings = RenderSettings.model_validate(dict(zip(_BUCKET_SETTINGS, bucket, strict=True)))
+        settings = RenderSettings.model_validate({name: getattr(bucket, name) for name in _SHAPE})
         plan.estimated_s[bucket] = video_seconds(
             settings, unet_channels, on_gpu=compute.gpus_per_actor > 0, cores=compute.cpus_per_actor
         )
@@ -247,12 +248,13 @@ def plan_summary(plan: Plan, run: RenderRun, compute: Compute, units: int) -> di
     """The plan as the JSON that is kept with the run and the text of `jobs.plan` is made from."""
     actor_s = plan.estimated_actor_s
     gpu_hours = actor_s * compute.gpus_per_actor / 3600
-    price = run.price_per_gpu_hour
+    hourly_usd = hourly_cost_usd(run, compute)
     more = [f"and {plan.hidden_warnings} more such rows"] if plan.hidden_warnings else []
     return {
         "manifest": run.manifest,
         "manifest_rows": plan.manifest_rows,
         "records": plan.records,
+        "sweep": {name: list(values) for name, values in run.sweep.axes.items()},
         "to_render": plan.to_render.total(),
         "to_copy": plan.to_copy,
         "new_invalid": plan.new_failures[Status.INVALID],
@@ -265,12 +267,13 @@ def plan_summary(plan: Plan, run: RenderRun, compute: Compute, units: int) -> di
         "dtype": compute.dtype,
         "batch_size": run.batch_size,
         "shapes": [
-            dict(zip(_BUCKET_SETTINGS, bucket, strict=True))
-            | {"videos": count, "estimated_s_per_video": round(plan.estimated_s[bucket], 2)}
+            bucket._asdict() | {"videos": count, "estimated_s_per_video": round(plan.estimated_s[bucket], 2)}
             for bucket, count in plan.buckets.items()
         ],
         "estimated_gpu_hours": round(gpu_hours, 3),
         "estimated_wall_s": round(actor_s / compute.actors, 1),
-        "estimated_cost_usd": None if price is None else round(gpu_hours * price, 2),
+        "estimated_cost_usd": None
+        if hourly_usd is None
+        else round(actor_s / compute.actors / 3600 * hourly_usd, 2),
         "warnings": plan.warnings + more,
     }

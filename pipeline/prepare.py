@@ -12,6 +12,7 @@ from actors.records import Provenance
 from actors.storage import AccessDenied, Storage, is_local, join, redact
 from actors.uris import absolute_path
 from pipeline.breaker import open_circuits
+from pipeline.budget import Budget, open_budget
 from pipeline.closing import manifest_fingerprint
 from pipeline.commit_index import CommitIndex
 from pipeline.compute import Compute, choose_compute, resources
@@ -41,6 +42,7 @@ class PreparedRun:
     plan: Plan
     rows_per_unit: dict[Group, int]
     mark: dict[str, Any]  # what `_SUCCESS` says of the run
+    budget: Budget
 
     @property
     def commits(self) -> CommitStore:
@@ -103,7 +105,8 @@ def prepare(run: RenderRun, only: Only | None = None) -> PreparedRun:
         "manifest": redact(run.manifest),
         "manifest_fingerprint": manifest_fingerprint(storage, reader.files, run.limit),
     }
-    return PreparedRun(run, storage, model, compute, provenance, index, plan, rows_per_unit, mark)
+    budget = open_budget(run, compute)
+    return PreparedRun(run, storage, model, compute, provenance, index, plan, rows_per_unit, mark, budget)
 
 
 def _check_store(run: RenderRun) -> None:

@@ -1,5 +1,6 @@
 """What a person sees while a run goes: rows done, failed and reused, seconds per row, time left."""
 
+import logging
 import sys
 import time
 from collections import Counter
@@ -8,24 +9,33 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from actors import logs
+from pipeline.budget import Budget
+from pipeline.eta import Eta
 from schemas.record import Status
 
-_BURST_S = 0.5  # a unit's records arrive together
+logger = logging.getLogger(__name__)
+
 _LINE_EVERY_S = 15.0  # where there is no terminal to redraw
 
 
 class RenderProgress:
     """Counts records against the manifest; a live bar on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, total: int, already_done: int, to_render: int, console: Console | None = None):
+    def __init__(
+        self,
+        total: int,
+        already_done: int,
+        eta: Eta,
+        budget: Budget | None = None,
+        console: Console | None = None,
+    ):
         self._total = total
         self._reused = already_done
         self._statuses: Counter[str] = Counter()
-        self._rendered = 0
-        self._console = console or Console(file=sys.stderr)
-        self._to_render = to_render
-        self._first_record = 0.0
-        self._first_burst = 0
+        self._eta = eta
+        self._budget = budget
+        self._console = console or Console(file=sys.stderr, quiet=logs.is_json())
         self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("rendering"),
@@ -34,7 +44,7 @@ class RenderProgress:
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._console.is_terminal or self._console.quiet,
         )
         self._task = self._bar.add_task("", total=total, completed=already_done, note="")
 
@@ -48,13 +58,14 @@ class RenderProgress:
 
     def rendered(self, record: dict[str, Any]) -> None:
         """A record that came back from an actor."""
-        if not self._rendered:
-            self._first_record = time.monotonic()
-        self._rendered += 1
-        if time.monotonic() - self._first_record < _BURST_S:
-            self._first_burst = self._rendered
+        self._eta.finished(record)
         self._statuses[record["status"]] += 1
         self._show()
+
+    @property
+    def to_render(self) -> int:
+        """Rows that no actor is through with."""
+        return self._eta.rows_left
 
     def reused(self, count: int) -> None:
         """Records whose video another record has."""
@@ -69,14 +80,12 @@ class RenderProgress:
     def _note(self) -> str:
         failed = sum(self._statuses.values()) - self._statuses[Status.OK]
         text = f"{self._statuses[Status.OK]} ok, {failed} failed, {self._reused} reused"
-        since_first_s = time.monotonic() - self._first_record
-        later = self._rendered - self._first_burst
-        if not later:
+        if self._budget and (spent_usd := self._budget.spent_usd()) is not None:
+            text += f", ${spent_usd:,.2f} spent"
+        row_s, left_s = self._eta.row_s, self._eta.left_s
+        if row_s is None or left_s is None:
             return text
-        # From the first unit's records on: what came before is start-up, and does not come again.
-        per_row_s = since_first_s / later
-        left_s = per_row_s * (self._to_render - self._rendered)
-        return f"{text}, {per_row_s:.1f} s/row, {_clock(left_s)} left"
+        return f"{text}, {row_s:.1f} s/row, {_clock(left_s)} left"
 
     @property
     def _finished(self) -> int:
@@ -90,7 +99,11 @@ class RenderProgress:
     def _line(self) -> None:
         if self._bar.disable:
             self._last_line = time.monotonic()
-            self._console.print(f"{self._finished}/{self._total} records: {self._note()}", highlight=False)
+            line = f"{self._finished}/{self._total} records: {self._note()}"
+            if logs.is_json():
+                logger.info(line)
+            else:
+                self._console.print(line, highlight=False)
 
 
 def _clock(seconds: float) -> str:

@@ -48,4 +48,5 @@ def run_provenance(run: RenderRun, model: ModelInfo, dtype: str) -> Provenance:
         engine=model.engine,
         dtype=dtype,
         render_epoch=run.render_epoch,
+        speed=run.speed.of_records(),
     )

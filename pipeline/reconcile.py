@@ -26,7 +26,8 @@ from pipeline.repair import Repair
 from pipeline.row_planner import RowPlanner
 from pipeline.scratch import Scratch
 from schemas.planned import PlannedRow
-from schemas.run import ReconcileRun, RenderRun, UsageError
+from schemas.repair_run import ReconcileRun
+from schemas.run import RenderRun, UsageError
 
 _CHUNK_ROWS = 500
 _LISTED_PER_KIND = 100
@@ -147,6 +148,8 @@ class _Unseen:
     def probe(self, location: str) -> ObjectStat:
         return ObjectStat(location, 0, "unseen")
 
+    probe_depth = probe
+
 
 def _asked_records(
     reader: ManifestReader, render: RenderRun, plan: dict[str, Any]
@@ -161,6 +164,7 @@ def _asked_records(
         engine=model.engine,
         dtype=plan["dtype"],
         render_epoch=render.render_epoch,
+        speed=render.speed.of_records(),
     )
     planner = RowPlanner(render, model, _Unseen(), provenance)
     rows = reader.rows()

@@ -45,6 +45,7 @@ class _Outcome:
     finished: set[int] = field(default_factory=set)  # unit ids
     records: int = 0
     deaths: int = 0
+    left: int = 0  # rows that the run's time was over for
     broken: Exception | None = None  # what Ray said when it gave the round up
 
 
@@ -85,6 +86,8 @@ class Rounds:
             while a_round := following or self._written(self._taken_suspects(), alone=True):
                 outcome, settled = _Outcome(), list[Record]()
                 yield from self._carried_out(a_round, outcome)
+                if outcome.left:
+                    return
                 following = self._written(self._rest(a_round, outcome, settled))
                 yield from settled
                 self._check_progress(outcome)
@@ -140,6 +143,7 @@ class Rounds:
                     raise RuntimeError(f"in a render actor: {result['internal_error']}")
                 outcome.finished.add(result["unit_id"])
                 outcome.records += len(result["records"])
+                outcome.left += result.get("left") or 0
                 yield from result["records"]
         except (RayError, ExecutionTimeoutError) as error:
             if cause := named_cause(error):

@@ -1,22 +1,27 @@
-"""The config of each job: typed, frozen, validated at construction; the same from YAML, CLI and Python."""
+"""What every job's config stands on, and the config of a render: typed, frozen, validated at construction."""
 
 from enum import IntEnum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from schemas.record import ErrorClass
 from schemas.settings import (
     SETTING_NAMES,
+    ConditioningRate,
+    DepthNormalization,
     FrameCount,
     FramesPerSecond,
     GuidanceForm,
     GuidanceScale,
     Mode,
     PixelSize,
+    Scheduler,
+    Share,
     StepCount,
     StyleScale,
 )
+from schemas.speed import SpeedSettings
+from schemas.sweep import Sweep
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -62,6 +67,14 @@ class FetchLimits(BaseModel):
     max_image_pixels: int = Field(64_000_000, ge=1, description="largest decoded style image")
     decode_timeout_s: Seconds = Field(20.0, description="longest time one decode may take")
     decode_memory_bytes: int = Field(2 * 2**30, ge=2**28, description="memory of the decoding subprocess")
+    max_video_bytes: int = Field(512 * 2**20, ge=1, description="largest video file, or folder of frames")
+    max_video_pixels: int = Field(8192 * 4320, ge=1, description="largest frame of a video")
+    max_video_frames: int = Field(
+        1024,
+        ge=1,
+        description="frames of a video decoded at once; of a longer training clip only the window is",
+    )
+    video_timeout_s: Seconds = Field(60.0, description="longest time a video may take to decode")
 
 
 def check_output_scheme(output: str) -> None:
@@ -98,6 +111,7 @@ class RenderRun(BaseModel):
         "mode": "what a video looks like (a manifest row's own value wins)",
         "actors": "how it is computed",
         "max_failed_fraction": "what is accepted and what it costs",
+        "log_format": "what is told of it",
     }
     # What stands for the value in --help where its type says too little.
     help_metavars: ClassVar[dict[str, str]] = {
@@ -106,6 +120,9 @@ class RenderRun(BaseModel):
         "output": "URI",
         "run_id": "NAME",
         "price_per_gpu_hour": "DOLLARS",
+        "max_cost": "DOLLARS",
+        "max_hours": "HOURS",
+        "stop_at": "TIME",
     }
 
     manifest: str = Field(description="Parquet manifest: a file, a folder or a glob, local or s3://")
@@ -144,6 +161,23 @@ class RenderRun(BaseModel):
         None, description="DDIM eta (default: the model's)"
     )
     crf: Annotated[int, Field(ge=0, le=51)] | None = Field(None, description="H.264 quality, lower is better")
+    style_scale_structure: StyleScale | None = Field(
+        None, description="factor of style_scale in the coarse layers, which decide shapes"
+    )
+    style_scale_texture: StyleScale | None = Field(
+        None, description="factor of style_scale in all other layers"
+    )
+    scheduler: Scheduler | None = Field(None, description="sampler (default: the model's, else ddim)")
+    guidance_start: Share | None = Field(
+        None, description="share of the steps from which on there is guidance"
+    )
+    guidance_end: Share | None = Field(None, description="share of the steps up to which there is guidance")
+    conditioning_fps: ConditioningRate | None = Field(
+        None, description="frame rate that the motion is meant for, of models with fps embedding"
+    )
+    depth_normalization: DepthNormalization | None = Field(
+        None, description="minimum and maximum of a depth video: over the clip, or of each frame as published"
+    )
     render_epoch: int = Field(0, ge=0, description="raise it to render everything again")
 
     actors: int = Field(
@@ -174,7 +208,22 @@ class RenderRun(BaseModel):
         description="exit 0 while at most this share of rows failed; from 0.5 on, as many may also fail in one way",
     )
     price_per_gpu_hour: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="US dollars, for the plan's cost"
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="US dollars, for the plan's cost and what is spent; without GPUs, of an actor",
+    )
+    max_cost: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="US dollars that this run may spend; then it ends, resumable (exit code 4)",
+    )
+    max_hours: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="hours that this run may go on; then it ends, resumable"
+    )
+    stop_at: AwareDatetime | None = Field(
+        None, description="when it ends, resumable: date and time with offset, 2026-03-01T06:00+01:00"
     )
     storage_patience_s: float = Field(
         300.0,
@@ -182,7 +231,15 @@ class RenderRun(BaseModel):
         le=86_400,
         description="how long an outage of the object store is waited for, seconds; then the run ends, resumable",
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="json: all that is said is one JSON object a line on stderr"
+    )
+    profile: bool = Field(
+        False, description="write a timeline of each actor to _profile/ in the output; it opens in Perfetto"
+    )
     limits: FetchLimits = FetchLimits()
+    speed: SpeedSettings = SpeedSettings()
+    sweep: Sweep = Sweep()
 
     @field_validator("manifest", "model", "output")
     @classmethod
@@ -194,116 +251,19 @@ class RenderRun(BaseModel):
         check_output_scheme(self.output)
         return self
 
+    @model_validator(mode="after")
+    def _priced(self) -> "RenderRun":
+        if self.max_cost is not None and not self.price_per_gpu_hour:
+            raise ValueError(f"max_cost = {self.max_cost:g}: give --price-per-gpu-hour, above 0, too")
+        return self
+
+    @model_validator(mode="after")
+    def _swept_or_set(self) -> "RenderRun":
+        for name in self.setting_overrides().keys() & self.sweep.axes:
+            raise ValueError(f"{name} = {getattr(self, name)}: it is in sweep too; give one of the two")
+        return self
+
     def setting_overrides(self) -> dict[str, object]:
         """The settings that this run gives to every row that does not bring its own."""
         given = self.model_dump(exclude_none=True)
         return {name: given[name] for name in SETTING_NAMES if name in given}
-
-
-class RetryRun(BaseModel):
-    """Everything `jobs.retry` needs to know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    help_metavars: ClassVar[dict[str, str]] = {"output": "URI", "row_id": "ID"}
-
-    output: str = Field(
-        description="the output of jobs.render whose rows are tried again; its config is used"
-    )
-    status: tuple[Literal["failed", "quarantined"], ...] = Field(
-        ("failed", "quarantined"), min_length=1, description="statuses to try again"
-    )
-    error_class: tuple[ErrorClass, ...] = Field((), description="only rows that failed in these ways")
-    row_id: tuple[str, ...] = Field((), description="only these rows")
-    dry_run: bool = Field(False, description="only say which rows would be tried again")
-
-    @field_validator("output")
-    @classmethod
-    def _not_blank(cls, value: str) -> str:
-        return named_uri(value)
-
-    @model_validator(mode="after")
-    def _output_scheme(self) -> "RetryRun":
-        check_output_scheme(self.output)
-        return self
-
-
-class ReconcileRun(BaseModel):
-    """Everything `jobs.reconcile` needs to know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    help_sections: ClassVar[dict[str, str]] = {"manifest": "what is compared, and what is done about it"}
-    help_metavars: ClassVar[dict[str, str]] = {"output": "URI", "manifest": "URI"}
-
-    output: str = Field(description="the output of jobs.render: a local folder or s3:// prefix")
-    manifest: str | None = Field(None, description="Parquet manifest (default: that of the last run)")
-    check: Literal["listing", "content", "decode"] = Field(
-        "content",
-        description="listing: names and sizes; content: every commit is read and every MP4 hashed; "
-        "decode: every MP4 is decoded too",
-    )
-    repair: bool = Field(
-        False,
-        description="set damaged commits and MP4s aside below run/damaged/, so that the next run makes their rows "
-        "again, and publish the records anew",
-    )
-
-    @field_validator("output")
-    @classmethod
-    def _not_blank(cls, value: str) -> str:
-        return named_uri(value)
-
-    @model_validator(mode="after")
-    def _output_scheme(self) -> "ReconcileRun":
-        check_output_scheme(self.output)
-        return self
-
-
-class ManifestRun(BaseModel):
-    """Everything `jobs.manifest` needs to know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-    help_sections: ClassVar[dict[str, str]] = {
-        "source": "either a list of rows",
-        "prompts": "or every prompt with every style",
-        "style_prefix": "for both",
-    }
-    help_metavars: ClassVar[dict[str, str]] = {
-        "output": "M.parquet",
-        "source": "FILE",
-        "prompts": "FILE.txt",
-        "styles": "DIR_OR_URI",
-        "style_prefix": "URI",
-    }
-
-    output: str = Field(description="the manifest to write (an older one is replaced): local or s3://")
-    source: str | None = Field(
-        None,
-        alias="from",
-        description="a .csv, .jsonl or .json file with the manifest's columns, or the published evaluation JSON "
-        "(prompt, style_path); in CSV several references stand in one cell, separated by ';'",
-    )
-    prompts: str | None = Field(None, description="one prompt a line")
-    styles: str | None = Field(
-        None, description="folder of style pictures; a subfolder is one style of several references"
-    )
-    style_prefix: str | None = Field(
-        None,
-        description="what relative style paths are relative to in the manifest, such as s3://bucket/styles "
-        "(default: the folder that they were found in)",
-    )
-    limit: int | None = Field(None, ge=1, description="write only the first N rows")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "ManifestRun":
-        if self.source is not None and (self.prompts is not None or self.styles is not None):
-            raise ValueError("--from and --prompts with --styles exclude each other")
-        if self.source is None and (self.prompts is None or self.styles is None):
-            raise ValueError("give either --from, or both --prompts and --styles")
-        return self
-
-    @model_validator(mode="after")
-    def _parquet_output(self) -> "ManifestRun":
-        if not self.output.endswith(".parquet"):
-            raise ValueError(f"--output {self.output!r}: must end in .parquet")
-        check_output_scheme(self.output)
-        return self

@@ -71,6 +71,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def depth_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory as `tiny_model`, with a depth adapter."""
+    from tests.support import models
+
+    directory = tmp_path_factory.mktemp("depth-model")
+    models.write_depth_model(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def training_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory of which a training step takes some hundredths of a second."""
     from tests.support import models

@@ -16,10 +16,14 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from jobs._cli import load_config
 from jobs.convert import ConvertRun
+from schemas.manifest_run import ManifestRun
+from schemas.night import NightRun
+from schemas.repair_run import ReconcileRun, RetryRun
 from schemas.review_run import EvaluateRun, ExportRun, ReportRun, StudyRun
-from schemas.run import ManifestRun, ReconcileRun, RenderRun, RetryRun
+from schemas.run import RenderRun
+from schemas.submit_run import SubmitRun
 from schemas.train_manifest import TrainManifestRun
-from schemas.train_run import TrainBaseRun, TrainJointRun, TrainStyleRun, TrainTemporalRun
+from schemas.train_run import TrainBaseRun, TrainDepthRun, TrainJointRun, TrainStyleRun, TrainTemporalRun
 
 ROOT = Path(__file__).parents[1]
 MAX_FILE_BYTES = 12 * 2**20
@@ -116,6 +120,20 @@ FROZEN: list[tuple[str, type[Any], str]] = [
     ),
     ("jobs.plan", RenderRun, "--manifest URI --model URI --output URI"),
     ("jobs.render", RenderRun, "--manifest URI --model URI --output URI --actors 2 --batch-size 3 --seed 4"),
+    (
+        "jobs.render",
+        RenderRun,
+        "--manifest URI --model URI --output URI --price-per-gpu-hour 2.5 --max-cost 40 --max-hours 8",
+    ),
+    (
+        "jobs.render",
+        RenderRun,
+        "--manifest URI --model URI --output URI --sweep.style-scale 0.5 1 --sweep.scheduler ddim unipc",
+    ),
+    ("jobs.nightly", NightRun, "--manifest URI --model URI --output URI --evaluate --webhook FILE"),
+    ("jobs.submit", SubmitRun, "--address http://127.0.0.1:8265 --submission-id nightly-{date} --no-wait"),
+    ("jobs.submit", SubmitRun, "--submission-id NAME --status"),
+    ("jobs.submit", SubmitRun, "--submission-id NAME --stop"),
     ("jobs.retry", RetryRun, "--output URI --status failed"),
     (
         "jobs.retry",
@@ -140,6 +158,7 @@ FROZEN: list[tuple[str, type[Any], str]] = [
     ("jobs.train_base", TrainBaseRun, "--data URI --model URI --output URI"),
     ("jobs.train_style", TrainStyleRun, "--data URI --model URI --output URI"),
     ("jobs.train_temporal", TrainTemporalRun, "--data URI --style-data URI --model URI --output URI"),
+    ("jobs.train_depth", TrainDepthRun, "--data URI --model URI --output URI"),
     ("jobs.train_joint", TrainJointRun, "--data URI --style-data URI --model URI --output URI"),
 ]
 

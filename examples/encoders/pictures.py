@@ -9,8 +9,8 @@ from actors.training_media import TrainingMedia
 from actors.training_rows import read_training_rows
 from examples.demo_world.dataset import Look, still
 from examples.demo_world.world import Split
-from schemas.data_plan import MediaLimits
 from schemas.record import RowError
+from schemas.run import FetchLimits
 from schemas.training import Kind
 from stylecrafter.augment import centre_crop
 
@@ -31,7 +31,7 @@ def manifest_pictures(uri: str, count: int, size: int, seed: int) -> tuple[np.nd
         ManifestError: the manifest cannot be used.
         ValueError: none of the rows drawn could be read.
     """
-    storage, limits = Storage(), MediaLimits()
+    storage, limits = Storage(), FetchLimits()
     rows = read_training_rows(storage, [uri])
     numbered: list[tuple[Kind, int]] = [
         (kind, i) for kind, rows_of in rows.counts.items() for i in range(rows_of)

@@ -16,7 +16,8 @@ from actors.storage import ObjectStat, Storage
 from pipeline.manifest_reader import RawRow
 from pipeline.model_info import ModelInfo
 from pipeline.row_planner import RowPlanner
-from schemas.manifest import COLUMNS, InvalidRowError, ManifestRow, UnreadableValue, parse_row
+from schemas.manifest import COLUMNS, InvalidRowError, UnreadableValue, parse_row
+from schemas.manifest_row import ManifestRow
 from schemas.planned import PlannedRow, unit_rows, units_table
 from schemas.record import RECORD_SCHEMA, ErrorClass, Status, records_table
 from schemas.run import RenderRun
@@ -74,6 +75,8 @@ class Assets:
 
     def probe(self, location: str) -> ObjectStat:
         return ObjectStat(location, 10, "v1")
+
+    probe_depth = probe
 
 
 @given(rows)

@@ -15,13 +15,12 @@ from PIL import Image
 from actors.clip_reader import ClipReader
 from actors.media_decoder import MediaDecoder
 from actors.video_codec import ffmpeg_binary
-from schemas.data_plan import MediaLimits
 from schemas.record import ErrorClass, RowError
 from schemas.run import FetchLimits
 from tests.support.training_data import write_clip
 
 _LIMITS = FetchLimits(max_image_pixels=250_000, decode_timeout_s=5, decode_memory_bytes=2**28)
-_MEDIA_LIMITS = MediaLimits(max_video_pixels=250_000, max_video_frames=20, video_timeout_s=5)
+_MEDIA_LIMITS = FetchLimits(max_video_pixels=250_000, max_video_frames=20, video_timeout_s=5)
 _EXPECTED = {ErrorClass.ASSET_UNDECODABLE, ErrorClass.ASSET_TOO_LARGE, ErrorClass.ASSET_TIMEOUT}
 
 

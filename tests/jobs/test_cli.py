@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobs._cli import load_config
 from schemas.run import ExitCode, FetchLimits, RenderRun
+from schemas.speed import SpeedSettings
 
 REQUIRED = ["--manifest", "m.parquet", "--model", "model", "--output", "out"]
 
@@ -50,6 +51,13 @@ def test_required_flags_alone_give_the_defaults() -> None:
     assert load(*REQUIRED) == RenderRun(manifest="m.parquet", model="model", output="out")
 
 
+SPEED_SWITCHES = [
+    f"--speed.{name.replace('_', '-')}"
+    for name in SpeedSettings.model_fields
+    if name != "attention_broadcast"
+]
+
+
 def test_every_field_has_a_flag_that_sets_it() -> None:
     given = {
         "--run-id": "nightly",
@@ -68,6 +76,13 @@ def test_every_field_has_a_flag_that_sets_it() -> None:
         "--guidance": "paper",
         "--eta": "0",
         "--crf": "20",
+        "--style-scale-structure": "0.5",
+        "--style-scale-texture": "2",
+        "--scheduler": "dpm++",
+        "--guidance-start": "0.1",
+        "--guidance-end": "0.9",
+        "--conditioning-fps": "24",
+        "--depth-normalization": "frame",
         "--render-epoch": "1",
         "--actors": "2",
         "--batch-size": "3",
@@ -77,20 +92,40 @@ def test_every_field_has_a_flag_that_sets_it() -> None:
         "--dtype": "float32",
         "--max-failed-fraction": "0.1",
         "--price-per-gpu-hour": "1.2",
+        "--max-cost": "40",
+        "--max-hours": "8",
+        "--stop-at": "2026-03-01T06:00+01:00",
         "--render-timeout-s": "60",
         "--storage-patience-s": "30",
+        "--log-format": "json",
         "--limits.fetch-timeout-s": "5",
         "--limits.fetch-retries": "1",
         "--limits.max-image-bytes": "1000",
         "--limits.max-image-pixels": "2000",
         "--limits.decode-timeout-s": "3",
         "--limits.decode-memory-bytes": "268435456",
+        "--limits.max-video-bytes": "1000",
+        "--limits.max-video-pixels": "2000",
+        "--limits.max-video-frames": "64",
+        "--limits.video-timeout-s": "9",
     }
     argv = [part for flag, value in given.items() for part in (flag, value)]
-    lists = ["--limits.input-schemes", "s3", "https", "--limits.input-roots", "s3://a", "--no-scores"]
+    lists = [
+        "--limits.input-schemes",
+        "s3",
+        "https",
+        "--limits.input-roots",
+        "s3://a",
+        "--no-scores",
+        "--profile",
+    ]
+    lists += ["--speed.attention-broadcast", "2", "4", "6", *SPEED_SWITCHES]
     run = load(*REQUIRED, *argv, *lists)
     default = load(*REQUIRED)
-    fields = set(RenderRun.model_fields) - {"manifest", "model", "output", "limits"}
+    assert run.speed.model_dump() == {
+        name: (2, 4, 6) if name == "attention_broadcast" else True for name in SpeedSettings.model_fields
+    }
+    fields = set(RenderRun.model_fields) - {"manifest", "model", "output", "limits", "sweep"}
     assert {name for name in fields if getattr(run, name) == getattr(default, name)} == set()
     limits = {n for n in FetchLimits.model_fields if getattr(run.limits, n) == getattr(default.limits, n)}
     assert limits == set()

@@ -18,7 +18,8 @@ from pipeline.commit_index import asked_digest, asked_of
 from pipeline.prepare import prepare
 from pipeline.reconcile import Reconciliation, reconcile
 from schemas.identity import record_id
-from schemas.run import ReconcileRun, RenderRun, UsageError
+from schemas.repair_run import ReconcileRun
+from schemas.run import RenderRun, UsageError
 
 ROWS = 7
 

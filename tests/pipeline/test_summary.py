@@ -5,6 +5,7 @@ import pytest
 
 from actors.records import Provenance
 from pipeline.agreement import Finding
+from pipeline.budget import Budget
 from pipeline.scratch import Scratch
 from pipeline.summary import RecordTotals, summarise
 from schemas.record import RECORD_SCHEMA
@@ -58,6 +59,25 @@ def test_a_record_without_a_commit_is_missed():
     result = summary(record(), record())
     assert result.missing == 2
     assert result.exit_code(1.0) == ExitCode.INFRASTRUCTURE
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "problems", "code", "bound"),
+    [
+        (0.0, {Finding.MISSING_COMMIT: 2}, ExitCode.STOPPED, "max_cost"),
+        (0.0, {Finding.OUTDATED_COMMIT: 2}, ExitCode.STOPPED, "max_cost"),
+        (0.0, {Finding.MISSING_COMMIT: 1, Finding.MISSING_VIDEO: 1}, ExitCode.INFRASTRUCTURE, "max_cost"),
+        (1e12, {Finding.MISSING_COMMIT: 2}, ExitCode.INFRASTRUCTURE, None),
+        (0.0, {}, ExitCode.DONE, None),  # the time was over when everything was done
+    ],
+)
+def test_a_run_whose_time_was_over_is_stopped_unless_more_is_wrong(stop_at, problems, code, bound):
+    records = [record()] * (4 if not problems else 2)
+    totals = RecordTotals(Scratch(), PROVENANCE.run_id)
+    totals.add(pa.Table.from_pylist(records, schema=NULLABLE))
+    budget = Budget(began_at=0.0, stop_at=stop_at, bound="max_cost", hourly_usd=None)
+    result = summarise(PLAN, totals, PROVENANCE, 10.0, problems, budget)
+    assert (result.stopped, result.exit_code(0.0), result.spent_usd) == (bound, code, None)
 
 
 def test_an_empty_manifest_is_done():

@@ -12,12 +12,13 @@ from schemas.identity import (
     KEY_VERSION,
     canonical_json,
     content_row_id,
+    media_path,
     record_id,
     repeated_row_id,
     row_key,
     row_seed,
 )
-from schemas.settings import RenderSettings
+from schemas.settings import V1_SETTING_NAMES, RenderSettings
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_keys.json").read_text())
 CASES = {case["name"]: case for case in GOLDEN["cases"]}
@@ -97,7 +98,8 @@ def test_a_setting_added_later_with_a_default_moves_no_key() -> None:
 
 
 def test_the_frozen_v1_defaults() -> None:
-    assert RenderSettings().model_dump() == {
+    defaults = RenderSettings().model_dump()
+    assert {name: defaults[name] for name in V1_SETTING_NAMES} == {
         "mode": "video",
         "num_frames": 16,
         "height": 320,
@@ -112,6 +114,26 @@ def test_the_frozen_v1_defaults() -> None:
         "guidance": "published",
         "crf": 10,
     }
+
+
+def test_the_defaults_of_later_settings_are_frozen_too() -> None:
+    defaults = RenderSettings().model_dump()
+    assert {name: value for name, value in defaults.items() if name not in V1_SETTING_NAMES} == {
+        "style_weights": None,
+        "style_mix": None,
+        "style_scale_structure": 1.0,
+        "style_scale_texture": 1.0,
+        "scheduler": "ddim",
+        "guidance_start": 0.0,
+        "guidance_end": 1.0,
+        "conditioning_fps": None,
+        "depth_normalization": "clip",
+    }
+
+
+def test_a_file_is_named_by_its_key_and_mode() -> None:
+    assert media_path("ab12", "video") == media_path("ab12", None) == "videos/ab/ab12.mp4"
+    assert media_path("ab12", "image") == "videos/ab/ab12.png"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import pytest
 from schemas.manifest import (
     COLUMNS,
     MAX_META_BYTES,
-    MAX_PROMPT_CHARS,
     InvalidRowError,
     ManifestError,
     broken_row_id,
@@ -16,6 +15,7 @@ from schemas.manifest import (
     manifest_schema,
     parse_row,
 )
+from schemas.manifest_row import MAX_PROMPT_CHARS
 
 GOOD: dict[str, Any] = {"prompt": "A wolf.", "style_image_uri": ["s3://bucket/ink.png"]}
 
@@ -44,9 +44,42 @@ def test_a_full_row_is_kept_as_it_is() -> None:
         "num_samples": 3,
         "priority": -5,
         "mode": "image",
+        "style_weights": (2.0,),
+        "style_mix": None,
+        "style_scale_structure": 0.5,
+        "style_scale_texture": 2.0,
+        "scheduler": "dpm++",
+        "guidance_start": 0.1,
+        "guidance_end": 0.9,
+        "conditioning_fps": 24.0,
+        "depth_normalization": "frame",
     }
     assert set(full) == set(COLUMNS)
     assert parse_row(full).model_dump(exclude={"meta"}) == full
+
+
+def _problems(raw: dict[str, Any]) -> list[str]:
+    with pytest.raises(InvalidRowError) as caught:
+        parse_row(raw)
+    return caught.value.problems
+
+
+def test_weights_of_one_are_none_and_others_fit_the_references() -> None:
+    two = GOOD | {"style_image_uri": ["a.png", "b.png"]}
+    assert parse_row(two | {"style_weights": [1.0, 1.0]}).style_weights is None
+    assert parse_row(two | {"style_weights": ["2", "0"]}).style_weights == (2.0, 0.0)
+    assert parse_row(two | {"style_mix": 0.5}).style_mix == 0.5
+    assert _problems(two | {"style_weights": [1.0]}) == [
+        "style_weights = [1.0]: must be one per reference, and there are 2"
+    ]
+    assert _problems(two | {"style_weights": [0.0, 0.0]}) == [
+        "style_weights = [0.0, 0.0]: at least one must be above 0"
+    ]
+    assert "style_weights = [True, 1.0]: a truth value" in _problems(two | {"style_weights": [True, 1.0]})[0]
+    assert (
+        "together with style_weights" in _problems(two | {"style_weights": [1.0, 2.0], "style_mix": 0.1})[0]
+    )
+    assert "style_mix = 0.1: mixes exactly two" in _problems(GOOD | {"style_mix": 0.1})[0]
 
 
 def test_a_plain_string_is_one_reference() -> None:

@@ -1,9 +1,16 @@
-from typing import Any
+from dataclasses import fields
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
-from schemas.run import ExitCode, InfrastructureError, ManifestRun, RenderRun, UsageError
+from schemas.manifest_run import ManifestRun
+from schemas.run import ExitCode, InfrastructureError, RenderRun, UsageError
+from schemas.settings import DepthNormalization, Scheduler
+from schemas.speed import SpeedSettings
+from stylecrafter.depth import NORMALISATIONS
+from stylecrafter.sampling import SAMPLERS
+from stylecrafter.speed import SpeedOptions
 
 GOOD: dict[str, Any] = {"manifest": "m.parquet", "model": "model/", "output": "s3://bucket/run/"}
 
@@ -83,3 +90,20 @@ def test_a_manifest_run_has_one_source() -> None:
 def test_a_manifest_is_a_parquet_file_on_disk_or_s3(output: str) -> None:
     with pytest.raises(ValidationError, match=r"parquet|file, s3"):
         ManifestRun(source="a.csv", output=output)
+
+
+def test_speed_has_a_field_for_each_option_of_the_model_s() -> None:
+    theirs = {field.name: field.default for field in fields(SpeedOptions)}
+    ours = SpeedSettings().model_dump()
+    assert ours.pop("cpu_offload") is False
+    assert ours == theirs
+
+
+def test_schedulers_are_the_model_s_samplers() -> None:
+    assert get_args(Scheduler) == SAMPLERS
+    assert get_args(DepthNormalization) == NORMALISATIONS
+
+
+def test_speed_is_told_where_it_changes_pixels() -> None:
+    assert SpeedSettings(compile=True, vae_slicing=True).of_records() is None
+    assert SpeedSettings(attention_broadcast=(2, 4, 6)).of_records() == '{"attention_broadcast": [2, 4, 6]}'
