@@ -19,16 +19,17 @@ from actors import logs, metrics
 from actors.actor_config import ActorConfig
 from actors.assets import AssetLoader, RowAssets
 from actors.attempts import AttemptLog, OwnAttempts
+from actors.batch_renderer import BatchRenderer
 from actors.commits import CommitStore
-from actors.device_errors import as_row_error, is_device_broken, is_out_of_memory
+from actors.device_errors import as_row_error, is_device_broken
 from actors.publisher import PublishedVideo, Publisher
 from actors.records import Record, failed_record, finished_record, identity_comment
-from actors.renderer import RenderedVideo, Renderer, Saving
+from actors.renderer import RenderedVideo, Renderer
 from actors.scorer import Scorer
 from actors.storage import Storage
 from actors.timeline import Timeline
 from actors.watchdog import Deadline
-from schemas.planned import Bucket, PlannedRow, results_table, unit_rows
+from schemas.planned import PlannedRow, results_table, unit_rows
 from schemas.record import TIMING_NAMES, ErrorClass, RowError
 from schemas.run import InfrastructureError
 
@@ -92,10 +93,10 @@ class RenderActor:
             config.begun,
             {"run_id": config.provenance.run_id, "session": config.session, "alone": config.alone},
         )
-        self._saving_of: dict[Bucket, Saving] = {}  # what was found to be needed
         self._fetchers = metrics.QueuePool("fetch", _FETCH_THREADS)
         self._publishers = metrics.QueuePool("publish", _PUBLISH_THREADS)
         self._timeline = Timeline(storage, config)
+        self._batches = BatchRenderer(self._renderer, self._timeline, self._end_if_device_broke)
         metrics.actor_is_ready(config.provenance.run_id)
         logs.start(config.log_format, config.provenance.run_id)
 
@@ -189,7 +190,10 @@ class RenderActor:
             if not self._config.alone:
                 self._attempts.begin([job.row for job in to_render])
             with Deadline(self._config.render_timeout_s, self._hung):
-                for job, outcome in zip(to_render, self._render(to_render), strict=True):
+                outcomes = self._batches.render(
+                    [job.row for job in to_render], [job.assets for job in to_render]
+                )
+                for job, outcome in zip(to_render, outcomes, strict=True):
                     if isinstance(outcome, RowError):
                         job.error = outcome
                     else:
@@ -197,34 +201,6 @@ class RenderActor:
                 for job in jobs:
                     self._score(job)
         return [self._publishers.submit(self._finish, job) for job in jobs]
-
-    def _render(self, jobs: Sequence[_Job]) -> list[RenderedVideo | RowError]:
-        """Renders a batch. A batch that fails is halved until the failure is one row's own.
-
-        A row that does not fit alone is tried with more and more done to save memory, and so are later ones like it.
-        """
-        if not jobs:
-            return []
-        bucket = jobs[0].row.bucket
-        saving = self._saving_of.get(bucket, Saving.NONE)
-        try:
-            with self._renderer.saving_memory(saving):
-                outcomes = self._renderer.render([job.row for job in jobs], [job.assets for job in jobs])
-            self._timeline.rendered([job.row for job in jobs], outcomes)
-            return outcomes
-        except Exception as error:  # noqa: BLE001 - ends as the rows' records
-            self._end_if_device_broke(error)
-            if len(jobs) == 1 and (saving == max(Saving) or not is_out_of_memory(error)):
-                return [as_row_error(error, jobs[0].row)]
-        # Outside the handler, so that the traceback no longer holds the failed batch's memory.
-        if self._config.device == "cuda":
-            torch.cuda.empty_cache()
-        if len(jobs) == 1:
-            self._saving_of[bucket] = Saving(saving + 1)
-            logger.warning("a video of %s does not fit: trying with %s", bucket, Saving(saving + 1).name)
-            return self._render(jobs)
-        middle = len(jobs) // 2
-        return self._render(jobs[:middle]) + self._render(jobs[middle:])
 
     def _score(self, job: _Job) -> None:
         if self._scorer is None or job.video is None:

@@ -124,7 +124,7 @@ def test_a_row_that_never_fits_fails_after_all_that_saves_memory(actor, rows, mo
 
 @pytest.mark.parametrize("needed", list(Saving)[1:])
 def test_a_row_that_does_not_fit_alone_is_tried_with_less_and_less(actor, rows, monkeypatch, needed):
-    actor._saving_of.clear()
+    actor._batches._saving_of.clear()
     picture = actor._assets.style_image(rows[0].style_images[0])
     [plain] = actor._renderer.render(rows[:1], [RowAssets([picture])])
     render_batch, savings, frames, tiled = actor._renderer.render, [], [], []
