@@ -17,7 +17,7 @@ from schemas.planned import PlannedRow
 from schemas.record import ErrorClass, RowError
 from schemas.settings import RenderSettings
 from schemas.speed import SpeedSettings
-from stylecrafter import StyleCrafterPipeline
+from stylecrafter.engines import load_pipeline
 from stylecrafter.speed import SpeedOptions, apply_speed_options
 from stylecrafter.style_adapter import mix_styles
 from stylecrafter.unet_layout import style_layer_groups
@@ -42,7 +42,7 @@ class RenderedVideo:
     """One row's frames, uint8 THWC RGB, and what the model said on the way."""
 
     frames_THWC: np.ndarray
-    fusion_scales: list[float] | None = None  # 1 + tanh(.) per style cross-attention; None if read back
+    fusion_scales: list[float] | None = None  # 1 + tanh(.) per layer; None if read back, or without such
     timings: dict[str, float] = field(default_factory=dict)  # this row's share of its batch, seconds
 
 
@@ -51,7 +51,7 @@ class Renderer:
 
     def __init__(self, model_dir: Path, *, dtype: str, device: str, speed: SpeedSettings):
         self.device = torch.device(device)
-        pipeline = StyleCrafterPipeline.from_pretrained(model_dir, dtype=getattr(torch, dtype))
+        pipeline = load_pipeline(model_dir, dtype=getattr(torch, dtype))
         self.pipeline = pipeline.to(self.device)
         self.pipeline.set_progress_bar_config(disable=True)
         apply_speed_options(self.pipeline, SpeedOptions(**speed.model_dump(exclude={"cpu_offload"})))
@@ -105,7 +105,7 @@ class Renderer:
         share = {name: seconds / len(rows) for name, seconds in clock.laps.items()}
         finite = torch.isfinite(decoded_BCTHW).flatten(1).all(dim=1).tolist()
         return [
-            RenderedVideo(frames_BTHWC[i], (1 + scales_BN1[i, :, 0]).float().tolist(), dict(share))
+            RenderedVideo(frames_BTHWC[i], _fusion_scales(scales_BN1, i), dict(share))
             if finite[i]
             else RowError(ErrorClass.NON_FINITE, "the model produced NaN or infinite pixels for this row")
             for i in range(len(rows))
@@ -113,7 +113,7 @@ class Renderer:
 
     def _condition(
         self, rows: Sequence[PlannedRow], assets: Sequence[RowAssets]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
         text_BLC = torch.cat([self._text(row.prompt) for row in rows])
         uncond_BLC = torch.cat([self._text(row.settings.negative_prompt) for row in rows])
         style_BKC = torch.cat(
@@ -160,7 +160,7 @@ class Renderer:
         text_BLC: torch.Tensor,
         uncond_BLC: torch.Tensor,
         style_BKC: torch.Tensor,
-        scales_BN1: torch.Tensor,
+        scales_BN1: torch.Tensor | None,
     ) -> torch.Tensor:
         settings = [row.settings for row in rows]
         first = settings[0]
@@ -212,6 +212,10 @@ class Renderer:
         finally:
             for encoder in encoders:
                 encoder.to(self.device)
+
+
+def _fusion_scales(scales_BN1: torch.Tensor | None, row: int) -> list[float] | None:
+    return None if scales_BN1 is None else (1 + scales_BN1[row, :, 0]).float().tolist()
 
 
 class _Clock:

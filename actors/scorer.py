@@ -8,7 +8,7 @@ import torch
 
 from actors.assets import StyleImage
 from actors.lru import LruCache
-from stylecrafter import StyleCrafterPipeline
+from stylecrafter.engines import RenderPipeline
 from stylecrafter.metrics import (
     clip_image_embeddings,
     clip_style_score,
@@ -24,9 +24,12 @@ _CACHED_EMBEDDINGS = 4_096
 
 @dataclass(frozen=True)
 class Scores:
-    """Raw cosine similarities in [-1, 1]; `clip_temp` is None for a single frame."""
+    """Raw cosine similarities in [-1, 1].
 
-    clip_text: float
+    `clip_temp` is None for a single frame, `clip_text` where the model's text tower is not its image tower's.
+    """
+
+    clip_text: float | None
     clip_style: float
     clip_temp: float | None
     clip_model: str
@@ -41,8 +44,9 @@ class Scorer:
     The full towers with their projections see CLIP's standard preprocessing. Not thread-safe on one device.
     """
 
-    def __init__(self, pipeline: StyleCrafterPipeline, model_fingerprint: str):
+    def __init__(self, pipeline: RenderPipeline, model_fingerprint: str):
         self._pipeline = pipeline
+        self._has_one_clip = hasattr(pipeline.text_encoder, "text_projection")
         self._clip_model = f"model:{model_fingerprint[:16]}"
         self._texts: LruCache[torch.Tensor] = LruCache(_CACHED_EMBEDDINGS, name="scored_text")
         self._pictures: LruCache[torch.Tensor] = LruCache(_CACHED_EMBEDDINGS, name="scored_picture")
@@ -53,7 +57,7 @@ class Scorer:
         frames_TP = self._embed(frames_THWC)
         references_RP = torch.cat([self._picture(image) for image in references])
         return Scores(
-            clip_text=clip_text_score(frames_TP, self._text(prompt)),
+            clip_text=clip_text_score(frames_TP, self._text(prompt)) if self._has_one_clip else None,
             clip_style=clip_style_score(frames_TP, references_RP),
             clip_temp=clip_temp_score(frames_TP),
             clip_model=self._clip_model,

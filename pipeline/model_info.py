@@ -6,8 +6,8 @@ from typing import Any
 
 from actors.storage import ObjectNotFound, Storage, join
 from schemas.run import UsageError
+from stylecrafter import engines
 
-ENGINES = ("stylecrafter",)
 _MAX_JSON_BYTES = 2**20
 
 
@@ -25,6 +25,12 @@ class ModelInfo:
     depth_adapter: bool = False
     fps_embedding: bool = False
     texture_layers: bool = True  # attention on more levels than the coarsest, see `style_layer_groups`
+    max_frames: int | None = None  # of a video, where the engine has no way beyond
+
+    @property
+    def is_stylecrafter(self) -> bool:
+        """Whether it has what other engines lack: image mode, groups of layers, attention broadcast."""
+        return self.engine == engines.DEFAULT
 
     def defaults_for(self, mode: str) -> dict[str, Any]:
         """Its own values for the render settings of one mode, under their names in a manifest."""
@@ -53,8 +59,8 @@ def read_model_info(storage: Storage, uri: str) -> ModelInfo:
     vae = _read_json(storage, uri, "vae", "config.json")
     index = _read_json(storage, uri, "model_index.json")
     engine = generation.get("engine")
-    if engine not in ENGINES:
-        raise UsageError(f"model = {uri!r}: engine {engine!r} is not one of {', '.join(ENGINES)}")
+    if engine not in engines.ENGINES:
+        raise UsageError(f"model = {uri!r}: engine {engine!r} is not one of {', '.join(engines.ENGINES)}")
     for name, config in (("unet", unet), ("vae", vae)):
         if not config.get("block_out_channels"):
             raise UsageError(f"model = {uri!r}: {name}/config.json lacks block_out_channels")
@@ -70,6 +76,7 @@ def read_model_info(storage: Storage, uri: str) -> ModelInfo:
         depth_adapter=bool(next(iter(index.get("depth_adapter") or ()), None)),
         fps_embedding=bool(unet.get("fps_cond")),
         texture_layers=sum("CrossAttn" in kind for kind in unet.get("down_block_types", ())) > 1,
+        max_frames=unet.get("motion_max_seq_length"),
     )
 
 

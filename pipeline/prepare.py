@@ -26,7 +26,7 @@ from pipeline.row_planner import RowPlanner
 from pipeline.scratch import Scratch
 from pipeline.units import unit_sizes, work_units
 from schemas.planned import PlannedRow
-from schemas.run import RenderRun
+from schemas.run import RenderRun, UsageError
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ def prepare(run: RenderRun, only: Only | None = None) -> PreparedRun:
     check_free(storage, run.output)
     compute = choose_compute(run, resources())
     model = read_model_info(storage, run.model)
+    if run.speed.attention_broadcast and not model.is_stylecrafter:
+        raise UsageError(f"speed.attention_broadcast is not something the engine {model.engine!r} has")
     provenance = run_provenance(run, model, compute.dtype)
     reader = ManifestReader(storage, run.manifest, run.limit)
     planner = RowPlanner(run, model, AssetLoader(storage, run.limits), provenance)

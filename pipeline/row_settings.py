@@ -68,6 +68,10 @@ class RowSettings:
                 yield f"{name} = {value}: must be a multiple of {multiple} for this model"
         if settings.mode == "image" and row.num_frames not in (None, 1):
             yield f"num_frames = {row.num_frames}: an image has 1"
+        if self._model.max_frames is not None and settings.num_frames > self._model.max_frames:
+            yield f"num_frames = {settings.num_frames}: this model has at most {self._model.max_frames}"
+        if not self._model.is_stylecrafter:
+            yield from self._missing_in_engine(settings)
         if settings.scheduler == "lcm" and settings.num_inference_steps > _MAX_LCM_STEPS:
             steps = settings.num_inference_steps
             yield f"num_inference_steps = {steps}: the scheduler 'lcm' has at most {_MAX_LCM_STEPS}"
@@ -78,3 +82,10 @@ class RowSettings:
             yield f"style_scale_texture = {settings.style_scale_texture:g}: this model has coarse layers only"
         if settings.conditioning_fps is not None and not self._model.fps_embedding:
             yield f"conditioning_fps = {settings.conditioning_fps:g}: this model has no fps embedding"
+
+    def _missing_in_engine(self, settings: RenderSettings) -> Iterator[str]:
+        if settings.mode == "image":
+            yield f"mode = 'image': the engine {self._model.engine!r} renders videos only"
+        for name in ("style_scale_structure", "style_scale_texture"):
+            if (value := getattr(settings, name)) != 1:
+                yield f"{name} = {value:g}: the engine {self._model.engine!r} has no groups of layers"

@@ -162,6 +162,14 @@ class AnimateDiffIPAdapterPipeline(LatentDecoding, DiffusionPipeline, IPAdapterM
     def predict_fusion_scales(self, style: torch.Tensor, text_BSE: torch.Tensor) -> None:
         """None: this engine adds its style unscaled."""
 
+    def encode_depth(self, *_: Any) -> NoReturn:
+        """Not possible with this engine.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"engine {ENGINE!r} has no depth guidance")
+
     @torch.no_grad()
     def denoise(
         self,

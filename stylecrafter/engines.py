@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from stylecrafter.pipeline_stylecrafter import StyleCrafterPipeline
 
     RenderPipeline = StyleCrafterPipeline | AnimateDiffIPAdapterPipeline
+else:
+    RenderPipeline = Any
 
 DEFAULT = "stylecrafter"
 # As names: who plans a run knows the engines without importing any.
