@@ -1,6 +1,7 @@
 """What shapes one video besides its prompt and references: the settings, resolved to concrete values."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -55,13 +56,19 @@ class RenderSettings(BaseModel):
 
     def changed_from_v1(self) -> dict[str, Any]:
         """The settings that differ from the frozen v1 defaults."""
-        fields = type(self).model_fields
-        return {name: value for name, value in self if value != fields[name].default}
+        defaults = _defaults(type(self))
+        # By its dictionary: iterating over a model takes five times as long, and a plan does it once a row.
+        return {name: value for name, value in self.__dict__.items() if value != defaults[name]}
+
+
+@lru_cache
+def _defaults(settings: type[RenderSettings]) -> dict[str, Any]:
+    return {name: field.default for name, field in settings.model_fields.items()}
 
 
 SETTING_NAMES = tuple(RenderSettings.model_fields)
 V1_SETTING_NAMES = SETTING_NAMES[: SETTING_NAMES.index("crf") + 1]
-DEFAULTS: dict[str, Any] = {name: field.default for name, field in RenderSettings.model_fields.items()}
+DEFAULTS = _defaults(RenderSettings)
 
 
 def resolve_settings(*layers: Mapping[str, Any]) -> RenderSettings:
