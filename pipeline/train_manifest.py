@@ -23,6 +23,7 @@ from schemas.train_manifest import TrainManifestRun
 from schemas.training import IMAGE_SUFFIXES, KINDS, TRAINING_SCHEMA, VIDEO_SUFFIXES, Kind, usable_rows
 from stylecrafter.captions import remove_style_phrases
 
+_SCHEMA = TRAINING_SCHEMA.remove(TRAINING_SCHEMA.get_field_index("depth_uri"))  # folders have no depth
 _NAMED = 5  # files of each reason
 _NO_CAPTION = "no caption (in NAME.txt beside it, or in metadata.jsonl or metadata.csv)"
 _NO_WORDS_IN_NAME = "no caption, and none in its name"
@@ -84,7 +85,7 @@ def build_training_manifest(run: TrainManifestRun, storage: Storage) -> Training
             skipped[problem].append(path)
         else:
             rows.append({"uri": found[path], "caption": caption, "style_id": style_id, "kind": kind})
-    manifest = TrainingManifest(pa.Table.from_pylist(rows, schema=TRAINING_SCHEMA), dict(skipped))
+    manifest = TrainingManifest(pa.Table.from_pylist(rows, schema=_SCHEMA), dict(skipped))
     assert not usable_rows(manifest.table)[1], "training would use every row"
     if not rows:
         raise ManifestError(
