@@ -83,7 +83,7 @@ def _parts(work: Path) -> list[Stage]:
 def _data(work: Path) -> list[Stage]:
     styled = ("--stills", "14000", "--styles", "6000", "--seed", "21")
     return [
-        _drawn(work, "neutral_stills", ("--stills", "8000", "--style", "neutral", "--seed", "22")),
+        _drawn(work, "neutral_stills", ("--stills", "24000", "--style", "neutral", "--seed", "22")),
         _drawn(work, "neutral_clips", ("--clips", "6000", "--style", "neutral", "--seed", "11")),
         _drawn(work, "styled_stills", styled),
     ]
@@ -104,8 +104,8 @@ def _model(work: Path) -> list[Stage]:
             start / "fingerprint",
             0.01,
         ),
-        _trained(work, "base_stills", "jobs.train_base", start, stills, hours=0.5),
-        _trained(work, "base", "jobs.train_base", _model_of(work, "base_stills"), everything, hours=1.0),
+        _trained(work, "base_stills", "jobs.train_base", start, stills, hours=1.1),
+        _trained(work, "base", "jobs.train_base", _model_of(work, "base_stills"), everything, hours=1.5),
         _trained(work, "style", "jobs.train_style", _model_of(work, "base"), styled, hours=1.5),
         _trained(work, "temporal", "jobs.train_temporal", _model_of(work, "style"), clips, mixed, hours=0.8),
     ]
