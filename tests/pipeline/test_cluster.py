@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -46,3 +47,21 @@ def test_a_run_that_is_stuck_in_a_dead_ray_does_not_end_as_if_it_were_done(dead_
         signal.signal(signal.SIGINT, before)
     assert dead_ray.codes == [ExitCode.INFRASTRUCTURE]
     assert "infrastructure error: Ray's raylet has died" in capsys.readouterr().err
+
+
+def test_a_stop_while_ray_starts_is_the_job_s(monkeypatch):
+    def interrupt(signum, frame):
+        raise KeyboardInterrupt
+
+    def start_ray():
+        signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(signum))  # as ray.init does
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(cluster, "_start_ray", start_ray)
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), cluster.ray_session():
+            pass
+        assert signal.getsignal(signal.SIGTERM) is interrupt
+    finally:
+        signal.signal(signal.SIGTERM, before)
