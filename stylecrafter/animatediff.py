@@ -28,11 +28,8 @@ from stylecrafter.sampling import Sampler, StepCallback, draw_noise, prepare_sam
 from stylecrafter.style_encoder import StyleImageProcessor
 from stylecrafter.validation import (
     Scale,
-    check_eta,
-    check_frames,
-    check_interval,
     check_rows,
-    check_size,
+    check_sampling,
     check_weights,
     per_row,
 )
@@ -209,10 +206,7 @@ class AnimateDiffIPAdapterPipeline(LatentDecoding, DiffusionPipeline, IPAdapterM
             raise ValueError(f"style_scale is {style_scale}; engine {ENGINE!r} has no groups of layers")
         _refuse(depth_features, conditioning_fps, mode)
         check_rows(batch, uncond=uncond_BSE, style=style, generators=generators)
-        check_size(height, width, self.size_multiple)
-        check_frames(num_frames, mode)
-        check_eta(eta)
-        check_interval(guidance_interval)
+        check_sampling(height, width, self.size_multiple, num_frames, mode, eta, guidance_interval)
         factor = self.vae_scale_factor
         shape_CTHW = (self.unet.config.in_channels, num_frames, height // factor, width // factor)
         noise_BCTHW = draw_noise(generators, shape_CTHW).to(self._execution_device)
@@ -255,28 +249,34 @@ class AnimateDiffIPAdapterPipeline(LatentDecoding, DiffusionPipeline, IPAdapterM
         fresh.set_timesteps(num_inference_steps)
         return Sampler(name, fresh)
 
+    @property
+    def _reads_one_embedding(self) -> bool:
+        """Whether the adapter's projection takes a picture's embedding, not its tokens."""
+        return isinstance(self.unet.encoder_hid_proj.image_projection_layers[0], ImageProjection)
+
     def _embed(self, pixels_R3HW: torch.Tensor) -> torch.Tensor:
         """What the adapter's projection takes: [R, D], or [R, P, D] for one that reads all tokens."""
         pixels_R3HW = pixels_R3HW.to(self._execution_device, self.image_encoder.dtype)
-        if isinstance(self.unet.encoder_hid_proj.image_projection_layers[0], ImageProjection):
+        if self._reads_one_embedding:
             return self.image_encoder(pixels_R3HW).image_embeds
         return self.image_encoder(pixels_R3HW, output_hidden_states=True).hidden_states[-2]
 
     def _no_style(self, batch: int) -> torch.Tensor:
         """What the adapter was trained with where the picture was dropped, [B, 1, D] or [B, 1, P, D]."""
-        side = self.image_encoder.config.image_size
-        embedding = self._embed(torch.zeros(1, 3, side, side))[None]
-        if embedding.ndim == 3:
-            embedding = torch.zeros_like(embedding)
+        config = self.image_encoder.config
+        if self._reads_one_embedding:
+            return torch.zeros(
+                batch, 1, config.projection_dim, dtype=self.image_encoder.dtype, device=self._execution_device
+            )
+        embedding = self._embed(torch.zeros(1, 3, config.image_size, config.image_size))[None]
         return embedding.expand(batch, *embedding.shape[1:])
 
 
 def _guidance(text_scale: Scale, style_scale: Scale | None, form: str, batch: int) -> Guidance:
-    text_B = per_row(text_scale, batch, "text_guidance_scale")
-    style_B = None if style_scale is None else per_row(style_scale, batch, "style_guidance_scale")
-    if form == "paper" and style_B is not None and torch.equal(style_B, text_B):
-        style_B = None  # the same, with a branch less
-    return Guidance(text_B, style_B, form)
+    found = Guidance.of(text_scale, style_scale, form, batch)
+    same = found.style_scale_B is not None and torch.equal(found.style_scale_B, found.text_scale_B)
+    # Equal scales in the paper's form are one guidance, with a branch less.
+    return Guidance(found.text_scale_B, None, form) if form == "paper" and same else found
 
 
 def _refuse(depth_features: Sequence[torch.Tensor], conditioning_fps: Scale | None, mode: str) -> None:

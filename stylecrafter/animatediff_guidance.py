@@ -39,10 +39,7 @@ class GuidedMotionModel:
             predictions = self._run(stacked, timestep, texts, styles).chunk(len(branches))
         else:
             predictions = tuple(self._run(latents_BCTHW, timestep, *branch) for branch in branches)
-        if len(branches) == 1:
-            return predictions[0]
-        full, uncond, *text = predictions
-        return self.guidance.combine(full, uncond, text[0] if text else None)
+        return self.guidance.combine(predictions)
 
     def _run(
         self, latents_BCTHW: torch.Tensor, timestep: float, text_BSE: torch.Tensor, style: torch.Tensor

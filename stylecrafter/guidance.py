@@ -12,6 +12,7 @@ import torch
 
 from stylecrafter.attention import StyleCondition
 from stylecrafter.unet import StyleCrafterUNet
+from stylecrafter.validation import Scale, per_row
 
 DUAL_FORMS = ("published", "paper")
 
@@ -68,6 +69,16 @@ class Guidance:
         if self.form not in DUAL_FORMS:
             raise ValueError(f"guidance is {self.form!r}; allowed are {', '.join(map(repr, DUAL_FORMS))}")
 
+    @classmethod
+    def of(cls, text_scale: Scale, style_scale: Scale | None, form: str, batch: int) -> Guidance:
+        """The guidance of a batch, from one number for all rows or one per row.
+
+        Raises:
+            ValueError: numbers that do not fit the rows, or another form.
+        """
+        style_B = None if style_scale is None else per_row(style_scale, batch, "style_guidance_scale")
+        return cls(per_row(text_scale, batch, "text_guidance_scale"), style_B, form)
+
     def of_rows(self, rows: Sequence[int]) -> Guidance:
         """The guidance of some rows of the batch."""
         style_B = None if self.style_scale_B is None else self.style_scale_B[rows]
@@ -79,8 +90,12 @@ class Guidance:
         paper_dual = self.style_scale_B is not None and self.form == "paper"
         return paper_dual or bool((self.text_scale_B != 1).any())
 
-    def combine(self, full: torch.Tensor, uncond: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
-        """Guided prediction [B, C, T, H, W]; `text` is None when there is no text-only branch."""
+    def combine(self, branches: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Guided prediction [B, C, T, H, W] of the branches full, uncond and text, or of the first ones of them."""
+        if len(branches) == 1:
+            return branches[0]
+        full, uncond, *rest = branches
+        text = rest[0] if rest else None
         shape = (-1, 1, 1, 1, 1)
         text_scale = self.text_scale_B.to(full.device).view(shape)
         if self.style_scale_B is None or text is None:
@@ -120,11 +135,7 @@ class GuidedModel:
             contexts.append(self.uncond_BSE)
             if self.style is not None and self.guidance.style_scale_B is not None:
                 contexts.append(self.text_BSE)
-        predictions = self._predict(latents_BCTHW, timestep, contexts)
-        if len(contexts) == 1:
-            return predictions[0]
-        full, uncond, *text = predictions
-        return self.guidance.combine(full, uncond, text[0] if text else None)
+        return self.guidance.combine(self._predict(latents_BCTHW, timestep, contexts))
 
     def _predict(
         self, latents: torch.Tensor, timestep: float, contexts: Sequence[torch.Tensor]

@@ -23,10 +23,8 @@ from stylecrafter.text_encoder import text_embedding
 from stylecrafter.unet_layout import style_layer_groups
 from stylecrafter.validation import (
     Scale,
-    check_eta,
-    check_frames,
-    check_interval,
     check_rows,
+    check_sampling,
     check_size,
     check_weights,
     per_row,
@@ -175,10 +173,7 @@ class StyleCrafterStages(LatentDecoding, DiffusionPipeline):
         """
         batch = len(text_BSE)
         check_rows(batch, uncond=uncond_BSE, style=style_BKE, generators=generators)
-        check_size(height, width, self.size_multiple)
-        check_frames(num_frames, mode)
-        check_eta(eta)
-        check_interval(guidance_interval)
+        check_sampling(height, width, self.size_multiple, num_frames, mode, eta, guidance_interval)
         device = self._execution_device
         if style_BKE is None or (mode == "image" and guidance == "published"):
             style_guidance_scale = None
@@ -186,13 +181,7 @@ class StyleCrafterStages(LatentDecoding, DiffusionPipeline):
             batch_guidance = device.type != "cpu" or self.unet.is_cache_enabled
         model = GuidedModel(
             unet=self.unet,
-            guidance=Guidance(
-                per_row(text_guidance_scale, batch, "text_guidance_scale"),
-                None
-                if style_guidance_scale is None
-                else per_row(style_guidance_scale, batch, "style_guidance_scale"),
-                guidance,
-            ),
+            guidance=Guidance.of(text_guidance_scale, style_guidance_scale, guidance, batch),
             text_BSE=text_BSE,
             uncond_BSE=uncond_BSE,
             style=self._condition(style_BKE, fusion_scales_BL1, style_scale),

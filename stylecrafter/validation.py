@@ -99,6 +99,22 @@ def check_interval(interval: tuple[float, float]) -> None:
         raise ValueError(f"guidance_interval is {interval}; allowed are 0 <= start <= end <= 1")
 
 
+def check_sampling(
+    height: int,
+    width: int,
+    multiple: int,
+    num_frames: int,
+    mode: str,
+    eta: float,
+    guidance_interval: tuple[float, float],
+) -> None:
+    """What every engine asks of a request, whatever its conditions."""
+    check_size(height, width, multiple)
+    check_frames(num_frames, mode)
+    check_eta(eta)
+    check_interval(guidance_interval)
+
+
 def references_of_rows(style_images: Any, rows: int) -> list[list[Image.Image]]:
     """References of every row, from one picture, one list for all rows, or one list per row.
 

@@ -22,8 +22,8 @@ def test_published_form_with_text_scale_one_is_unguided():
 
 def test_rows_have_their_own_scales():
     guidance = Guidance(torch.tensor([15.0, 1.0]), torch.tensor([7.5, 7.5]))
-    branches = (x.expand(2, 1, 1, 1, 1) for x in (FULL, UNCOND, TEXT))
-    assert guidance.combine(*branches).flatten().tolist() == [35.0, 5.0]
+    branches = [x.expand(2, 1, 1, 1, 1) for x in (FULL, UNCOND, TEXT)]
+    assert guidance.combine(branches).flatten().tolist() == [35.0, 5.0]
 
 
 @pytest.mark.parametrize(
