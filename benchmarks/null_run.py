@@ -114,8 +114,9 @@ def _write(path: str, data: bytes) -> None:
 
 
 def write_run_files(prepared: PreparedRun) -> None:
-    """What a run keeps of its config and plan, for `jobs.reconcile`."""
+    """What a run keeps of its config and plan, for `jobs.reconcile` and for the next run."""
     for name, body in (("config", prepared.run.model_dump(mode="json")), ("plan", prepared.description)):
         prepared.storage.write_bytes(
             join(prepared.run.output, "run", f"{name}.json"), json.dumps(body).encode()
         )
+    prepared.remember_plan()

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -41,6 +41,8 @@ class Measured:
     rows: int
     seconds: dict[str, float]  # part of the step -> how long it took
     rss_mib: float  # the most memory that the process ever held
+    # The same of processor time: other work on the machine lengthens it less. Empty: not measured.
+    cpu_s: dict[str, float] = field(default_factory=dict)
 
 
 class StepError(RuntimeError):
@@ -96,25 +98,27 @@ def _measure(step: str, rows: int, folder: Path) -> Measured:
     if step == "new":
         write_manifest(folder / "manifest.parquet", rows, _STYLES)
         write_null_model(folder / "model")
-    seconds = {"new": _new, "resume": _resume, "reconcile": _reconcile}[step](folder, rows)
+    watch = {"new": _new, "resume": _resume, "reconcile": _reconcile}[step](folder, rows)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return Measured(step, rows, {name: round(value, 2) for name, value in seconds.items()}, peak_kib / 1024)
+    return Measured(step, rows, dict(watch), peak_kib / 1024, watch.cpu_s)
 
 
-class _Watch:
-    """Times parts of a step."""
+class _Watch(dict[str, float]):
+    """Times parts of a step: part -> seconds, and `cpu_s` likewise."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        super().__init__()
+        self.cpu_s: dict[str, float] = {}
 
     def __call__(self, part: str, work: Callable[[], T]) -> T:
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         result = work()
-        self.seconds[part] = time.perf_counter() - started
+        self[part] = round(time.perf_counter() - started, 4)
+        self.cpu_s[part] = round(time.process_time() - cpu_started, 4)
         return result
 
 
-def _new(folder: Path, rows: int) -> dict[str, float]:
+def _new(folder: Path, rows: int) -> _Watch:
     """A new manifest, planned, and nine tenths of it made: commits, MP4s, records and index."""
     watch = _Watch()
     prepared = watch("plan", lambda: _prepare(folder))
@@ -123,10 +127,10 @@ def _new(folder: Path, rows: int) -> dict[str, float]:
     watch("write units", lambda: _write_units(prepared))
     watch("null render", lambda: _render(prepared, int(rows * _DONE_SHARE)))
     watch("close", lambda: _close(prepared))
-    return watch.seconds
+    return watch
 
 
-def _resume(folder: Path, rows: int) -> dict[str, float]:
+def _resume(folder: Path, rows: int) -> _Watch:
     """The same command again: until rendering could start, and after the last row is rendered."""
     watch = _Watch()
     prepared = watch("plan", lambda: _prepare(folder))
@@ -136,10 +140,10 @@ def _resume(folder: Path, rows: int) -> dict[str, float]:
     watch("null render", lambda: _render(prepared, rows))
     differences = watch("close", lambda: _close(prepared))
     _require(not differences, f"the finished output differs: {differences}")
-    return watch.seconds
+    return watch
 
 
-def _reconcile(folder: Path, rows: int) -> dict[str, float]:
+def _reconcile(folder: Path, rows: int) -> _Watch:
     """Of a finished output, by names and sizes."""
     from pipeline.reconcile import reconcile
     from schemas.repair_run import ReconcileRun
@@ -148,7 +152,7 @@ def _reconcile(folder: Path, rows: int) -> dict[str, float]:
     run = ReconcileRun(output=str(folder / "out"), check="listing")
     result = watch("reconcile", lambda: reconcile(run))
     _require(result.agrees and result.asked == rows, f"{result.counts} of {result.asked} records")
-    return watch.seconds
+    return watch
 
 
 def _prepare(folder: Path) -> "PreparedRun":
@@ -208,7 +212,8 @@ def _size(rows: int) -> str:
 
 def _line(one: Measured) -> str:
     parts = ", ".join(
-        f"{part} {seconds:.1f} s ({seconds / one.rows * 1e6:.0f} us a row)"
+        f"{part} {seconds:.1f} s ({one.cpu_s.get(part, 0):.1f} s of a processor, "
+        f"{one.cpu_s.get(part, 0) / one.rows * 1e6:.0f} us a row)"
         for part, seconds in one.seconds.items()
     )
     return f"{_size(one.rows):>5} rows  {one.step:<10} {one.rss_mib:6.0f} MiB at most   {parts}"
@@ -226,7 +231,10 @@ def _print_ratios(measured: Sequence[Measured]) -> None:
         ratios = ", ".join(
             f"{part} {many.seconds[part] / max(few.seconds[part], 0.01):.1f}" for part in few.seconds
         )
-        print(f"  {step:<10} {ratios} times; {many.rss_mib - few.rss_mib:+.0f} MiB")
+        cpu = sum(many.cpu_s.values()) / max(sum(few.cpu_s.values()), 0.01)
+        print(
+            f"  {step:<10} {ratios} times; processor {cpu:.1f} times; {many.rss_mib - few.rss_mib:+.0f} MiB"
+        )
     print()
 
 

@@ -4,10 +4,7 @@ The index (`run/index/*.parquet`, named by `run/index.json`) remembers each comm
 listing of the commits then tells which of them must be read again. It can be lost or old: then more is read.
 """
 
-import json
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -16,14 +13,13 @@ from actors.commits import CommitStore, DamagedCommit
 from actors.records import Provenance, Record
 from actors.storage import Storage, join, redact
 from pipeline.asked import IS_CURRENT
-from pipeline.files import BATCH_ROWS, read_batches, read_pointer, write_parquet
+from pipeline.files import read_pointer, read_rows, replace_rows
 from pipeline.scratch import Scratch, key_bytes
 from schemas.identity import KEY_VERSION, digest
 from schemas.planned import PlannedRow
 from schemas.record import RECORD_SCHEMA, records_table
 from schemas.settings import DEFAULTS, SETTING_NAMES, V1_SETTING_NAMES
 
-_ROWS_PER_FILE = 100_000
 _SAVE_EVERY = 50_000
 _READ_RECORDS = 1_000  # commits held as Python objects
 _SHOWN_DAMAGES = 5
@@ -42,11 +38,17 @@ _SCHEMA = pa.schema(
         pa.field("in_records", pa.int8(), nullable=False),  # the records snapshot holds it in this version
     ]
 )
+_VIDEO_INDEX = "CREATE INDEX held_video ON held (row_key) WHERE status = 'ok'"
 _TABLES = (
     f"CREATE TABLE held ({', '.join(_SCHEMA.names)}, PRIMARY KEY (record_id)) WITHOUT ROWID",
-    "CREATE INDEX held_video ON held (row_key) WHERE status = 'ok'",
+    _VIDEO_INDEX,
     "CREATE TABLE damaged (record_id PRIMARY KEY, reason) WITHOUT ROWID",
     "CREATE TABLE listed (record_id PRIMARY KEY, version) WITHOUT ROWID",
+)
+_UNKNOWN = (
+    "SELECT record_id FROM listed WHERE record_id > ? "
+    "AND NOT EXISTS (SELECT 1 FROM held WHERE held.record_id = listed.record_id) "
+    "AND NOT EXISTS (SELECT 1 FROM damaged WHERE damaged.record_id = listed.record_id) ORDER BY record_id LIMIT ?"
 )
 _INSERT = f"INSERT OR REPLACE INTO held VALUES ({', '.join('?' * len(_SCHEMA.names))})"
 _ASKED = (
@@ -120,9 +122,13 @@ class CommitIndex:
 
     def load(self) -> None:
         """Fills the tables from the saved index and the commits that it does not know in their present version."""
-        for rows in self._saved():
-            self.scratch.each(_INSERT, rows)
+        self.scratch.execute(
+            "DROP INDEX held_video"
+        )  # keys come in no order: made at the end, it is sorted once
+        saved = read_rows(self.storage, read_pointer(self.storage, self._pointer), _SCHEMA)
+        self.scratch.each(_INSERT, saved)
         self.refresh()
+        self.scratch.execute(_VIDEO_INDEX)
 
     def refresh(self, each: Callable[[list[Record]], object] = lambda records: None) -> None:
         """Brings the tables up to the commits that are there now.
@@ -135,16 +141,10 @@ class CommitIndex:
 
     def read_unknown(self, each: Callable[[list[Record]], object] = lambda records: None) -> None:
         """Reads the commits that are listed but not in the tables."""
-        unknown = bytearray()  # taken whole before anything is written to `held`
-        for (record_id,) in self.scratch.rows(
-            "SELECT record_id FROM listed WHERE NOT EXISTS "
-            "(SELECT 1 FROM held WHERE held.record_id = listed.record_id) AND NOT EXISTS "
-            "(SELECT 1 FROM damaged WHERE damaged.record_id = listed.record_id)"
-        ):
-            unknown += record_id
-        for start in range(0, len(unknown), 16 * _READ_RECORDS):
-            some = unknown[start : start + 16 * _READ_RECORDS]
-            each(self.read([some[place : place + 16].hex() for place in range(0, len(some), 16)]))
+        last = b""
+        while some := [record_id for (record_id,) in self.scratch.rows(_UNKNOWN, (last, _READ_RECORDS))]:
+            last = some[-1]
+            each(self.read([record_id.hex() for record_id in some]))
 
     def saving(self, records: Iterable[Record], every: int = _SAVE_EVERY) -> Iterator[Record]:
         """Passes on records that are being committed, and saves the index now and then.
@@ -235,33 +235,5 @@ class CommitIndex:
 
     def save(self) -> None:
         """Writes the index anew, then the pointer to it, then removes the files of the one before."""
-        earlier = [stat.uri for stat in self.storage.list(self._root)]
-        name = uuid.uuid4().hex[:12]
         rows = self.scratch.rows("SELECT * FROM held ORDER BY record_id")
-        files: list[str] = []
-        while table := _table(rows):
-            files.append(join(self._root, f"part-{name}-{len(files):05d}.parquet"))
-            write_parquet(self.storage, files[-1], table)
-        self.storage.write_bytes(self._pointer, json.dumps({"files": files}).encode())
-        for uri in earlier:
-            self.storage.delete(uri)
-
-    def _saved(self) -> Iterator[list[tuple[Any, ...]]]:
-        """The saved rows; whatever of the index cannot be read is as if it were not there."""
-        for uri in read_pointer(self.storage, self._pointer):
-            for batch in read_batches(self.storage, uri):
-                if batch.schema.names == _SCHEMA.names:
-                    yield list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
-
-
-def _table(rows: Iterator[tuple[Any, ...]]) -> pa.Table | None:
-    batches = []
-    for _ in range(_ROWS_PER_FILE // BATCH_ROWS):
-        if not (some := list(islice(rows, BATCH_ROWS))):
-            break
-        columns = [
-            pa.array(values, field.type)
-            for values, field in zip(zip(*some, strict=True), _SCHEMA, strict=True)
-        ]
-        batches.append(pa.record_batch(columns, schema=_SCHEMA))
-    return pa.Table.from_batches(batches) if batches else None
+        replace_rows(self.storage, self._root, self._pointer, rows, _SCHEMA)

@@ -6,14 +6,14 @@ What grows with the manifest lies in tables on disk (`Scratch`); a plan in memor
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
 from actors.commits import record_from_json, record_json
 from actors.records import Record
 from pipeline.asked import AskedRecords
-from pipeline.budget import hourly_cost_usd
 from pipeline.compute import Compute
+from pipeline.earlier_plan import Chunks, EarlierPlan, KnownChunk
 from pipeline.estimate import video_seconds
 from pipeline.ledger import Redo, is_passing
 from pipeline.manifest_reader import ManifestReader
@@ -21,7 +21,6 @@ from pipeline.row_planner import RowPlanner
 from pipeline.scratch import Scratch, key_bytes
 from schemas.planned import Bucket, PlannedRow
 from schemas.record import ErrorClass, Status
-from schemas.run import RenderRun
 from schemas.settings import RenderSettings
 
 _OUT_OF_REACH = {
@@ -34,6 +33,12 @@ _CHUNK_ROWS = 500
 _MAX_WARNINGS = 20
 _SHAPE = ("mode", "num_frames", "height", "width", "num_inference_steps")
 _RENDER, _COPY, _FAILURE = "render", "copy", "failure"
+# Of the records of one video, always the same one.
+_FINISHED = (
+    "SELECT row_key, min(record_id) FROM held WHERE status = 'ok' AND row_key IN ({}) GROUP BY row_key"
+)
+_LEADERS = "SELECT row_key, record_id FROM leaders WHERE row_key IN ({})"
+_HELD = "SELECT record_id, row_key, status, error_class, run_id FROM held WHERE record_id IN ({})"
 
 _TABLES = (
     # What is to be done: rows to render and to copy as JSON of PlannedRow, failures as JSON of their record.
@@ -70,6 +75,7 @@ class Plan:
     estimated_s: dict[Bucket, float] = field(default_factory=dict)  # one actor, one video
     hidden_warnings: int = 0
     group_numbers: dict[Group, int] = field(default_factory=dict)  # as `pending` has them
+    is_news: bool = False  # worth keeping for the next plan (see `EarlierPlan`)
 
     @property
     def records(self) -> int:
@@ -125,31 +131,39 @@ def make_plan(
     unet_channels: int,
     redo: Redo = is_passing,
     only: Only | None = None,
+    earlier: EarlierPlan | None = None,
 ) -> Plan:
     """Plans every row of the manifest against what is committed (the table `held`, see `CommitIndex`).
 
     Args:
         redo: which committed failures are done again.
         only: instead of `redo`: nothing but these committed records is done again.
+        earlier: spares planning again what is finished.
     """
     for table in _TABLES:
         scratch.execute(table)
     plan = Plan(scratch, AskedRecords(scratch), reader.num_rows, list(reader.warnings))
-    planned = _planned(reader, planner)
-    while chunk := list(islice(planned, _CHUNK_ROWS)):
-        _Chunk(plan, redo, only).file(chunk)
+    chunks = Chunks(scratch)
+    known = chain(earlier.chunks() if earlier and not only else (), repeat(KnownChunk(None, [], [])))
+    rows = reader.rows()
+    while raw := list(islice(rows, _CHUNK_ROWS)):
+        first, chunk = plan.asked.count, next(known)
+        pictures = planner.look_at(raw) if chunk.pictures else None
+        if not (pictures and pictures == chunk.pictures and _Chunk(plan, redo, only).take_over(chunk)):
+            planned = iter(planner.plan(raw))
+            while some := list(islice(planned, _CHUNK_ROWS)):
+                _Chunk(plan, redo, only).file(some)
+            pictures = planner.pictures(raw) if earlier else None
+        chunks.add(first, plan.asked.count, pictures)
+        plan.is_news |= chunk.pictures != pictures
+    plan.is_news = plan.is_news and not only and not planner.has_repeated_ids
+    plan.asked.index()
     for bucket in plan.buckets:
         settings = RenderSettings.model_validate({name: getattr(bucket, name) for name in _SHAPE})
         plan.estimated_s[bucket] = video_seconds(
             settings, unet_channels, on_gpu=compute.gpus_per_actor > 0, cores=compute.cpus_per_actor
         )
     return plan
-
-
-def _planned(reader: ManifestReader, planner: RowPlanner) -> Iterator[PlannedRow | Record]:
-    rows = reader.rows()
-    while chunk := list(islice(rows, _CHUNK_ROWS)):
-        yield from planner.plan(chunk)
 
 
 class _Commit(NamedTuple):
@@ -167,7 +181,19 @@ class _Chunk:
         self._redo = redo
         self._only = only
         self._asked: list[tuple[bytes, bytes | None, None, None]] = []
+        self._made: list[tuple[int, bytes, PlannedRow]] = []  # position, record_id
         self._pending: list[tuple[int, str, int, bytes | None, bytes]] = []
+
+    def take_over(self, chunk: KnownChunk) -> bool:
+        """Files rows that are all finished, as an earlier plan named them; False: there are others among them."""
+        held = self._held(chunk.record_ids)
+        records = [(held.get(name), key) for name, key in zip(chunk.record_ids, chunk.row_keys, strict=True)]
+        if not all(self._is_done(commit, key) for commit, key in records):
+            return False
+        for record_id in chunk.record_ids:
+            self._done(record_id, held[record_id])
+        self._plan.asked.add(self._asked)
+        return True
 
     def file(self, planned: list[PlannedRow | Record]) -> None:
         ids = [bytes.fromhex(row["record_id"] if isinstance(row, dict) else row.record_id) for row in planned]
@@ -180,22 +206,24 @@ class _Chunk:
             elif commit and isinstance(row, dict) and _outlives_picture(commit, row):
                 self._plan.warn(f"row {row['row_id']!r} is finished, but {row['error']}")
                 self._done(record_id, commit)
-            elif commit and commit.row_key == key and not self._only and not self._redo(*commit[1:]):
+            elif commit and self._is_done(commit, key) and not self._only:
                 self._done(record_id, commit)
             elif isinstance(row, dict):
                 self._fail(record_id, key, row)
             else:
-                self._make(record_id, bytes.fromhex(row.row_key), row)
+                self._made.append((self._ask(record_id, key), record_id, row))
+        self._make()
         self._plan.asked.add(self._asked)
         self._plan.scratch.each("INSERT INTO pending VALUES (?, ?, ?, ?, ?)", self._pending)
 
     def _held(self, ids: list[bytes]) -> dict[bytes, _Commit]:
-        held = self._plan.scratch.rows(
-            "SELECT record_id, row_key, status, error_class, run_id FROM held "
-            f"WHERE record_id IN ({', '.join('?' * len(ids))})",
-            ids,
-        )
-        return {record_id: _Commit(*brief) for record_id, *brief in held}
+        return {record_id: _Commit(*brief) for record_id, *brief in self._among(_HELD, ids)}
+
+    def _is_done(self, commit: _Commit | None, key: bytes | None) -> bool:
+        return commit is not None and commit.row_key == key and not self._redo(*commit[1:])
+
+    def _among(self, query: str, keys: list[bytes]) -> Iterator[tuple[Any, ...]]:
+        return self._plan.scratch.rows(query.format(", ".join("?" * len(keys))), keys)
 
     def _is_chosen(self, row: PlannedRow | Record, commit: _Commit) -> bool:
         assert self._only is not None
@@ -206,74 +234,42 @@ class _Chunk:
         if commit:
             self._done(record_id, commit)
         else:
-            self._asked.append((record_id, key, None, None))
+            self._ask(record_id, key)
 
     def _done(self, record_id: bytes, commit: _Commit) -> None:
-        self._asked.append((record_id, commit.row_key, None, None))
+        self._ask(record_id, commit.row_key)
         self._plan.already_done[commit.status] += 1
 
     def _fail(self, record_id: bytes, key: bytes | None, record: Record) -> None:
         self._plan.new_failures[record["status"]] += 1
-        self._later(record_id, key, _FAILURE, 0, None, record_json(record))
+        self._pending.append((self._ask(record_id, key), _FAILURE, 0, None, record_json(record)))
 
-    def _make(self, record_id: bytes, key: bytes, row: PlannedRow) -> None:
-        plan, scratch = self._plan, self._plan.scratch
-        finished = scratch.one("SELECT record_id FROM held WHERE row_key = ? AND status = 'ok'", (key,))
-        leader = finished or scratch.one("SELECT record_id FROM leaders WHERE row_key = ?", (key,))
-        body = row.model_dump_json().encode()
-        if leader:
-            plan.to_copy += 1
-            self._later(record_id, key, _COPY, int(finished is not None), leader[0], body)
-            return
-        scratch.execute("INSERT INTO leaders VALUES (?, ?)", (key, record_id))
-        group = Group(-row.priority, row.bucket)
-        plan.to_render[group] += 1
-        number = plan.group_numbers.setdefault(group, len(plan.group_numbers))
-        self._later(record_id, key, _RENDER, number, None, body)
+    def _make(self) -> None:
+        """Renders each video once: further records of it are copies of the first, or of a finished one."""
+        plan = self._plan
+        keys = [bytes.fromhex(row.row_key) for _, _, row in self._made]
+        finished = dict(self._among(_FINISHED, keys))
+        leaders = dict(self._among(_LEADERS, keys))
+        new: dict[bytes, bytes] = {}
+        for key, (position, record_id, row) in zip(keys, self._made, strict=True):
+            body = row.model_dump_json().encode()
+            if leader := finished.get(key) or leaders.get(key) or new.get(key):
+                plan.to_copy += 1
+                self._pending.append((position, _COPY, int(key in finished), leader, body))
+                continue
+            new[key] = record_id
+            group = Group(-row.priority, row.bucket)
+            plan.to_render[group] += 1
+            number = plan.group_numbers.setdefault(group, len(plan.group_numbers))
+            self._pending.append((position, _RENDER, number, None, body))
+        plan.scratch.each("INSERT INTO leaders VALUES (?, ?)", new.items())
 
-    def _later(
-        self, record_id: bytes, key: bytes | None, kind: str, bucket: int, source: bytes | None, body: bytes
-    ) -> None:
-        position = self._plan.asked.count + len(self._asked)
+    def _ask(self, record_id: bytes, key: bytes | None) -> int:
+        """Adds to what is asked for; returns the position."""
         self._asked.append((record_id, key, None, None))
-        self._pending.append((position, kind, bucket, source, body))
+        return self._plan.asked.count + len(self._asked) - 1
 
 
 def _outlives_picture(commit: _Commit, record: Record) -> bool:
     """A finished video is not lost because its picture cannot be looked at now."""
     return commit.status == Status.OK and record["error_class"] in _OUT_OF_REACH
-
-
-def plan_summary(plan: Plan, run: RenderRun, compute: Compute, units: int) -> dict[str, Any]:
-    """The plan as the JSON that is kept with the run and the text of `jobs.plan` is made from."""
-    actor_s = plan.estimated_actor_s
-    gpu_hours = actor_s * compute.gpus_per_actor / 3600
-    hourly_usd = hourly_cost_usd(run, compute)
-    more = [f"and {plan.hidden_warnings} more such rows"] if plan.hidden_warnings else []
-    return {
-        "manifest": run.manifest,
-        "manifest_rows": plan.manifest_rows,
-        "records": plan.records,
-        "sweep": {name: list(values) for name, values in run.sweep.axes.items()},
-        "to_render": plan.to_render.total(),
-        "to_copy": plan.to_copy,
-        "new_invalid": plan.new_failures[Status.INVALID],
-        "new_failed": plan.new_failures[Status.FAILED],
-        "already_done": dict(plan.already_done),
-        "work_units": units,
-        "actors": compute.actors,
-        "cpus_per_actor": compute.cpus_per_actor,
-        "gpus_per_actor": compute.gpus_per_actor,
-        "dtype": compute.dtype,
-        "batch_size": run.batch_size,
-        "shapes": [
-            bucket._asdict() | {"videos": count, "estimated_s_per_video": round(plan.estimated_s[bucket], 2)}
-            for bucket, count in plan.buckets.items()
-        ],
-        "estimated_gpu_hours": round(gpu_hours, 3),
-        "estimated_wall_s": round(actor_s / compute.actors, 1),
-        "estimated_cost_usd": None
-        if hourly_usd is None
-        else round(actor_s / compute.actors / 3600 * hourly_usd, 2),
-        "warnings": plan.warnings + more,
-    }

@@ -88,6 +88,7 @@ def _reconcile(
     reader = ManifestReader(storage, render.manifest, render.limit)
     for some in _asked_records(reader, render, plan):
         asked.add(some)
+    asked.index()
     agreement = Agreement(index)
     _compare(index, agreement, run)
     actions: dict[str, int] = {}

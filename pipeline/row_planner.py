@@ -9,7 +9,7 @@ from actors.records import Provenance, Record, broken_record, failed_record
 from actors.storage import ObjectStat, resolve
 from pipeline.manifest_reader import RawRow
 from pipeline.model_info import ModelInfo
-from pipeline.row_settings import RowSettings, changed_by
+from pipeline.row_settings import RowSettings, changed_by, too_many_steps
 from pipeline.scratch import Scratch
 from schemas.identity import content_row_id, digest, repeated_row_id, row_key, row_seed
 from schemas.manifest import InvalidRowError, broken_row_id, parse_row
@@ -50,6 +50,32 @@ class RowPlanner:
         self._versions = _AssetVersions(assets.probe)
         self._depth_versions = _AssetVersions(assets.probe_depth)
         self._row_ids = _RowIds()
+
+    @property
+    def has_repeated_ids(self) -> bool:
+        """Whether a row was named by what stood before it, so that it cannot be planned without."""
+        return self._row_ids.repeated
+
+    def look_at(self, chunk: list[RawRow]) -> str | None:
+        """What is seen now of the pictures of rows that were planned before (see `pictures`)."""
+        if (assets := _named_assets(chunk)) is None:
+            return None
+        self._versions.look_up(assets[0])
+        self._depth_versions.look_up(assets[1])
+        return self.pictures(chunk)
+
+    def pictures(self, chunk: list[RawRow]) -> str | None:
+        """A hash of what was seen of the rows' pictures; None where a row or one of its pictures cannot be used."""
+        if (assets := _named_assets(chunk)) is None:
+            return None
+        seen: list[list[tuple[str, int]]] = []
+        for locations, versions in zip(assets, (self._versions, self._depth_versions), strict=True):
+            found = [versions.get(location) for location in locations]
+            stats = [(stat.version, stat.size_bytes) for stat in found if isinstance(stat, ObjectStat)]
+            if len(stats) < len(found):
+                return None
+            seen.append(stats)
+        return digest(seen)
 
     def plan(self, chunk: list[RawRow]) -> Iterator[PlannedRow | Record]:
         """The videos and failure records of a chunk of rows, in their order."""
@@ -120,6 +146,8 @@ class RowPlanner:
         variant: str,
     ) -> PlannedRow | Record:
         assets, depth, error = self._assets(raw, row)
+        if variant and (problem := too_many_steps(settings)):
+            error = _refused(ErrorClass.INVALID_ROW, problem)
         seed = row_seed(
             run_seed=self._run.seed,
             prompt=row.prompt,
@@ -165,6 +193,21 @@ class RowPlanner:
         return [asset for asset, _ in seen], depth[0][0] if depth else None, error
 
 
+def _named_assets(chunk: list[RawRow]) -> tuple[list[str], list[str]] | None:
+    """The distinct locations of the style pictures and of the depth videos, unless a row names none properly."""
+    style: dict[str, None] = {}
+    depth: dict[str, None] = {}
+    for raw in chunk:
+        uris, depth_uri = raw.values.get("style_image_uri"), raw.values.get("depth_video_uri")
+        uris = [uris] if isinstance(uris, str) else uris
+        if raw.problem or not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
+            return None
+        style |= dict.fromkeys(_location(uri, raw.file_uri) for uri in uris)
+        if isinstance(depth_uri, str):
+            depth[_location(depth_uri, raw.file_uri)] = None
+    return list(style), list(depth)
+
+
 def _seen(uri: str, raw: RawRow, versions: "_AssetVersions") -> tuple[AssetRef, RowError | None]:
     """An asset as it was seen, or why it was not."""
     location = _location(uri, raw.file_uri)
@@ -207,15 +250,18 @@ class _RowIds:
     """Gives every manifest row a row_id of its own."""
 
     def __init__(self) -> None:
+        self.repeated = False
         self._claims = Scratch()
         self._claims.execute("CREATE TABLE claims (row_id PRIMARY KEY, count, content) WITHOUT ROWID")
 
     def claim(self, row_id: str, content: str) -> tuple[str, bool]:
         """The id for the next row that asks for `row_id`, and whether that id names other content already."""
-        known = self._known(row_id)
-        if known is None:
-            self._keep(row_id, 1, content)
+        new = self._claims.execute("INSERT OR IGNORE INTO claims VALUES (?, 1, ?)", (row_id, content))
+        if new.rowcount:
             return row_id, False
+        self.repeated = True
+        known = self._known(row_id)
+        assert known
         count, first_content = known
         claimed = row_id
         while self._known(claimed) is not None:

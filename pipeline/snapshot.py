@@ -26,6 +26,9 @@ from schemas.record import RECORD_SCHEMA
 
 _ROWS_PER_FILE = 50_000
 _READ_RECORDS = 1_000  # commits held as Python objects
+_SPILLED_ROWS = (
+    10_000  # collected before they are written: they go to many parts, and small pieces cost time and memory
+)
 _SPILL_SCHEMA = pa.schema([*RECORD_SCHEMA, pa.field("position", pa.int64())])
 _CURRENT = f"FROM asked JOIN held USING (record_id) WHERE {IS_CURRENT}"
 
@@ -101,6 +104,7 @@ class _Spill:
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stylecrafter-")))
         self._writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
         self._taken = np.zeros(0, dtype=bool)
+        self._waiting: list[pa.Table] = []
 
     def __enter__(self) -> "_Spill":
         return self
@@ -122,13 +126,23 @@ class _Spill:
         _, first = np.unique(place, return_index=True)
         keep &= np.isin(np.arange(len(place)), first)
         self._taken[place[keep]] = True
-        table = table.append_column(_SPILL_SCHEMA.field("position"), pa.array(place)).filter(pa.array(keep))
-        parts = place[keep] // _ROWS_PER_FILE
-        for part in np.unique(parts):
-            self._writer(int(part)).write_table(table.filter(pa.array(parts == part)))
+        table = table.append_column(_SPILL_SCHEMA.field("position"), pa.array(place))
+        self._waiting.append(table.filter(pa.array(keep)))
+        if sum(map(len, self._waiting)) >= _SPILLED_ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        table = pa.concat_tables(self._waiting).combine_chunks().sort_by("position")
+        self._waiting = []
+        parts = table["position"].to_numpy() // _ROWS_PER_FILE
+        starts = np.flatnonzero(np.diff(parts, prepend=-1))
+        for start, end in zip(starts, [*starts[1:], len(parts)], strict=True):
+            self._writer(int(parts[start])).write_table(table.slice(start, end - start))
 
     def parts(self) -> Iterator[pa.Table]:
         """The parts, sorted; one without rows if there is none."""
+        if any(map(len, self._waiting)):  # a part may hold nothing that is asked for
+            self._write()
         for writer in self._writers.values():
             writer.close()
         for part in sorted(self._writers):

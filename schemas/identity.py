@@ -15,12 +15,19 @@ _SEED_BITS = 63  # a seed fits a signed 64-bit Parquet column
 _JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-SUFFIXES = {"video": "mp4", "image": "png"}  # of what a row of each mode becomes
+SUFFIXES = ("mp4", "png", "jpg")  # of what a row becomes
 
 
-def media_path(row_key: str, mode: str | None = "video") -> str:
+def media_suffix(mode: str | None, image_format: str | None = None) -> str:
+    """The suffix of what a row becomes; of records without a format, images are PNGs."""
+    if mode != "image":
+        return "mp4"
+    return "jpg" if image_format == "jpeg" else "png"
+
+
+def media_path(row_key: str, suffix: str = "mp4") -> str:
     """Where a row's video or image lies below its output."""
-    return f"videos/{row_key[:2]}/{row_key}.{SUFFIXES[mode or 'video']}"
+    return f"videos/{row_key[:2]}/{row_key}.{suffix}"
 
 
 def canonical_json(value: Any) -> bytes:

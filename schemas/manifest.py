@@ -71,6 +71,7 @@ _COLUMN_TYPES: dict[str, pa.DataType] = {
     "guidance_end": pa.float64(),
     "conditioning_fps": pa.float64(),
     "depth_normalization": pa.string(),
+    "frame_window": pa.int32(),
 }
 COLUMNS = tuple(_COLUMN_TYPES)
 
@@ -116,19 +117,27 @@ def parse_row(raw: Mapping[str, Any]) -> ManifestRow:
     Raises:
         InvalidRowError: with one sentence per broken field.
     """
-    if unreadable := [name for name in raw if isinstance(raw[name], UnreadableValue)]:
-        raise InvalidRowError([f"{_shown(name)}: cannot be read: {raw[name].reason}" for name in unreadable])
-    values = {name: raw[name] for name in COLUMNS if raw.get(name) is not None}
-    meta = {name: raw[name] for name in raw if name.startswith(META_PREFIX) and raw[name] is not None}
+    values: dict[str, Any] = {}
+    meta: dict[str, Any] = {}
+    unreadable: list[str] = []
+    for name, value in raw.items():
+        if isinstance(value, UnreadableValue):
+            unreadable.append(f"{_shown(name)}: cannot be read: {value.reason}")
+        elif value is not None and name in _COLUMN_TYPES:
+            values[name] = value
+        elif value is not None and name.startswith(META_PREFIX):
+            meta[name] = value
+    if unreadable:
+        raise InvalidRowError(unreadable)
+    if meta:
+        values["meta"] = _meta_json(meta)
     try:
-        return ManifestRow(**values, meta=_meta_json(meta))
+        return ManifestRow(**values)
     except ValidationError as error:
         raise InvalidRowError([_sentence(problem) for problem in error.errors(include_url=False)]) from None
 
 
-def _meta_json(meta: Mapping[str, Any]) -> str | None:
-    if not meta:
-        return None
+def _meta_json(meta: Mapping[str, Any]) -> str:
     try:
         text = canonical_json({name: _plain_value(value) for name, value in meta.items()}).decode()
     except (TypeError, ValueError, RecursionError) as error:

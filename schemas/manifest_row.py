@@ -19,6 +19,7 @@ from schemas.settings import (
     DepthNormalization,
     FrameCount,
     FramesPerSecond,
+    FrameWindow,
     GuidanceScale,
     Mode,
     PixelSize,
@@ -123,14 +124,14 @@ class ManifestRow(BaseModel):
     guidance_end: Share | None = None
     conditioning_fps: ConditioningRate | None = None
     depth_normalization: DepthNormalization | None = None
+    frame_window: FrameWindow | None = None
     meta: str | None = Field(None, description="the meta_* columns as one JSON object")
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_values(cls, value: Any) -> Any:
         """A column of the wrong type must not become ones and zeros."""
-        values = value if isinstance(value, list | tuple) else [value]
-        if any(isinstance(item, bool) for item in values):
+        if bool in map(type, value if isinstance(value, list | tuple) else (value,)):
             raise ValueError("a truth value is not allowed here")
         return value
 

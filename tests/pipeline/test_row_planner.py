@@ -51,6 +51,12 @@ def plan(*rows, assets=None, model=MODEL, **run):
     return list(planner.plan([RawRow(values, "s3://manifests/m.parquet") for values in rows]))
 
 
+def test_a_row_s_own_value_wins_over_the_preset_and_that_over_the_model():
+    first, second = plan(row(), row(num_inference_steps=3), preset="fast")
+    assert (first.settings.scheduler, first.settings.num_inference_steps) == ("unipc", 8)
+    assert (second.settings.scheduler, second.settings.num_inference_steps) == ("unipc", 3)
+
+
 def test_values_come_from_row_then_run_then_model():
     [planned] = plan(row(num_frames=4), width=256)
     settings = planned.settings
@@ -174,6 +180,25 @@ def test_a_row_that_cannot_be_rendered_becomes_a_complete_record(values, error_c
     assert set(record) == set(RECORD_SCHEMA.names)
 
 
+def test_a_combination_of_a_sweep_that_cannot_be_rendered_is_a_record_of_its_own():
+    steps, scheduler = (8, 60), ("ddim", "lcm")
+    planned = plan(row(row_id="r"), sweep={"num_inference_steps": steps, "scheduler": scheduler})
+    refused = [record for record in planned if isinstance(record, dict)]
+    assert [record["variant"] for record in refused] == ["num_inference_steps=60,scheduler=lcm"]
+    assert refused[0]["status"] == Status.INVALID
+    assert refused[0]["error_class"] == ErrorClass.INVALID_ROW
+    assert refused[0]["error"] == "num_inference_steps = 60: the scheduler 'lcm' has at most 50"
+    assert len(planned) == 4
+    assert len({one["record_id"] if isinstance(one, dict) else one.record_id for one in planned}) == 4
+
+
+def test_a_sweep_decides_the_steps_whatever_the_model_has():
+    sixty = replace(MODEL, defaults={**MODEL.defaults, "num_inference_steps": 60})
+    assert isinstance(plan(row(), model=sixty, scheduler="lcm")[0], dict)
+    [swept] = plan(row(), model=sixty, scheduler="lcm", sweep={"num_inference_steps": (8,)})
+    assert swept.settings.num_inference_steps == 8
+
+
 def test_a_missing_picture_fails_its_row_and_its_return_makes_a_new_video():
     [record] = plan(row(style_image_uri=["s3://styles/missing.png"]))
     assert (record["status"], record["error_class"]) == (Status.FAILED, ErrorClass.ASSET_NOT_FOUND)
@@ -249,6 +274,26 @@ def test_an_image_takes_the_model_s_own_settings_for_images_under_the_row_s_and_
     assert (own.settings.height, own.settings.width) == (64, 128)
     [by_run] = plan(row(), model=DEPTH, mode="image")
     assert by_run.row_key == image.row_key
+
+
+def test_a_jpeg_is_another_file_and_its_settings_rename_no_video_and_no_png():
+    png, jpeg = (plan(row(mode="image"), model=DEPTH, image_format=name)[0] for name in ("png", "jpeg"))
+    assert jpeg.row_key != png.row_key == plan(row(mode="image"), model=DEPTH, jpeg_quality=50)[0].row_key
+    assert (
+        plan(row(mode="image"), model=DEPTH, image_format="jpeg", jpeg_quality=50)[0].row_key != jpeg.row_key
+    )
+    [video] = plan(row(), model=DEPTH, image_format="jpeg", jpeg_quality=50)
+    assert video.row_key == plan(row(), model=DEPTH)[0].row_key
+
+
+def test_a_window_divides_long_videos_only():
+    names = {plan(row(num_frames=frames), frame_window=window)[0].row_key: (frames, window)
+             for frames in (8, 32) for window in (None, 8, 16)}  # fmt: skip
+    assert set(names.values()) == {(8, 16), (32, None), (32, 8), (32, 16)}
+    [image] = plan(row(mode="image", frame_window=8), model=DEPTH)
+    assert image.settings.frame_window is None
+    [refused] = plan(row(num_frames=32, frame_window=8), speed={"attention_broadcast": (2, 4, 6)})
+    assert refused["error"] == "frame_window = 8: not possible together with speed.attention_broadcast"
 
 
 def test_depth_is_part_of_the_key_and_of_the_seed_and_has_its_bucket():

@@ -71,6 +71,13 @@ def test_no_record_is_one_readable_empty_file(output):
     assert output.rows() == []
 
 
+def test_another_manifest_leaves_nothing_of_the_one_before(output):
+    output.commit("ab")
+    output.publish("ab")
+    assert output.publish("xy") == [0]
+    assert output.rows() == []
+
+
 def test_parts_keep_the_manifest_s_order_whatever_the_order_before(output):
     output.commit("abcdefgh")
     assert output.publish("abcdefgh") == [3, 3, 2]

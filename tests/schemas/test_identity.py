@@ -13,6 +13,7 @@ from schemas.identity import (
     canonical_json,
     content_row_id,
     media_path,
+    media_suffix,
     record_id,
     repeated_row_id,
     row_key,
@@ -128,12 +129,17 @@ def test_the_defaults_of_later_settings_are_frozen_too() -> None:
         "guidance_end": 1.0,
         "conditioning_fps": None,
         "depth_normalization": "clip",
+        "image_format": "png",
+        "jpeg_quality": 95,
+        "frame_window": None,
     }
 
 
 def test_a_file_is_named_by_its_key_and_mode() -> None:
-    assert media_path("ab12", "video") == media_path("ab12", None) == "videos/ab/ab12.mp4"
-    assert media_path("ab12", "image") == "videos/ab/ab12.png"
+    assert media_path("ab12") == "videos/ab/ab12.mp4"
+    assert media_path("ab12", media_suffix("image")) == "videos/ab/ab12.png"
+    assert media_path("ab12", media_suffix("image", "jpeg")) == "videos/ab/ab12.jpg"
+    assert media_suffix(None) == media_suffix("video", "png") == "mp4"
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def test_a_full_row_is_kept_as_it_is() -> None:
         "guidance_end": 0.9,
         "conditioning_fps": 24.0,
         "depth_normalization": "frame",
+        "frame_window": 16,
     }
     assert set(full) == set(COLUMNS)
     assert parse_row(full).model_dump(exclude={"meta"}) == full

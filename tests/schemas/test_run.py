@@ -1,12 +1,14 @@
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
 from schemas.manifest_run import ManifestRun
+from schemas.presets import PRESETS, PresetValues
 from schemas.run import ExitCode, InfrastructureError, RenderRun, UsageError
-from schemas.settings import DepthNormalization, Scheduler
+from schemas.settings import DepthNormalization, RenderSettings, Scheduler
 from schemas.speed import SpeedSettings
 from stylecrafter.depth import NORMALISATIONS
 from stylecrafter.sampling import SAMPLERS
@@ -71,6 +73,43 @@ def test_setting_overrides_hold_only_what_was_set() -> None:
     overrides = RenderRun(**GOOD, num_frames=8, style_scale=0.0).setting_overrides()
     assert (overrides["num_frames"], overrides["style_scale"]) == (8, 0.0)
     assert "height" not in overrides
+
+
+def test_a_preset_gives_what_the_run_does_not() -> None:
+    assert RenderRun(**GOOD).setting_overrides() == {}
+    fast = PRESETS["fast"].settings
+    assert RenderRun(**GOOD, preset="fast").setting_overrides() == fast
+    own = RenderRun(**GOOD, preset="fast", num_inference_steps=5).setting_overrides()
+    assert own == {**fast, "num_inference_steps": 5}
+
+
+def test_a_preset_s_options_for_speed_give_way_to_the_run_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    speed = MappingProxyType({"channels_last": True, "attention_broadcast": (2, 4, 6)})
+    monkeypatch.setitem(PRESETS, "fast", PresetValues(MappingProxyType({}), speed))
+    assert RenderRun(**GOOD, preset="fast").speed == SpeedSettings(**speed)
+    for given in ({"attention_broadcast": None}, SpeedSettings(attention_broadcast=None)):
+        run = RenderRun(**GOOD, preset="fast", speed=given)
+        assert run.speed == SpeedSettings(channels_last=True)
+        assert RenderRun.model_validate(run.model_dump()) == run
+
+
+def test_what_a_preset_sets_may_be_swept() -> None:
+    run = RenderRun(**GOOD, preset="fast", sweep={"num_inference_steps": (4, 8)})
+    assert run.sweep.axes == {"num_inference_steps": (4, 8)}
+    assert run.with_preset().num_inference_steps is None
+
+
+def test_a_preset_written_out_outlives_the_table_of_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = RenderRun(**GOOD, preset="fast").with_preset().model_dump(mode="json")
+    before = RenderRun(**GOOD, preset="fast").setting_overrides()
+    monkeypatch.setitem(PRESETS, "fast", PRESETS["quality"])
+    assert RenderRun.model_validate(kept).setting_overrides() == before
+
+
+def test_presets_hold_settings_and_options_that_exist() -> None:
+    for preset in PRESETS.values():
+        RenderSettings(**preset.settings)
+        SpeedSettings(**preset.speed)
 
 
 def test_user_errors_and_infrastructure_errors_are_told_apart() -> None:
