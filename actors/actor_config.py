@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from actors.records import Provenance
 from schemas.run import FetchLimits
+from schemas.safety import SafetySettings
 from schemas.speed import SpeedSettings
 
 
@@ -30,6 +31,7 @@ class ActorConfig:
     session: str = ""  # of Ray
     stop_at: float = math.inf  # seconds since 1970, from which on no batch is begun
     speed: SpeedSettings = field(default_factory=SpeedSettings)
+    safety: SafetySettings = field(default_factory=SafetySettings)
     profile: bool = False  # write a timeline
     log_format: str = "text"
     storage_patience_s: float = 0.0  # the outage of the object store that is waited for

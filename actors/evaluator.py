@@ -13,6 +13,7 @@ from actors.lru import LruCache
 from actors.media_decoder import MediaDecoder
 from actors.publisher import PublishedVideo, Publisher
 from actors.storage import ObjectNotFound, Storage, StorageError, redact
+from schemas.identity import media_suffix
 from schemas.record import ErrorClass, RowError
 from schemas.run import FetchLimits, UsageError
 from stylecrafter.metric_models import Clip, Dino, load_flow
@@ -108,8 +109,9 @@ class VideoEvaluator:
             return {"record_id": record["record_id"], "models": self._models, "error": redact(str(error))}
 
     def _evaluate(self, record: dict[str, Any]) -> dict[str, Any]:
+        suffix = media_suffix(record["mode"], record["image_format"])
         frames_THWC = self._publisher.read_frames(
-            _video(record, self._publisher.video_uri(record["row_key"], record["mode"] or "video"))
+            _video(record, self._publisher.video_uri(record["row_key"], suffix))
         )
         frames = self._look(frames_THWC)
         references = self._style(record)

@@ -1,4 +1,4 @@
-"""Frames to a verified MP4, or an image to a PNG, in the object store, under the name of the row_key."""
+"""Frames to a verified MP4, or an image to a PNG or JPEG, in the object store, under the name of the row_key."""
 
 import hashlib
 import logging
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.image_codec import decode_png, encode_png, verify_png
+from actors.image_codec import decode_image, encode_image, verify_image
 from actors.storage import ObjectNotFound, Storage, join
 from actors.video_codec import VideoError, decode_mp4, encode_mp4, verify_mp4
-from schemas.identity import media_path
+from schemas.identity import media_path, media_suffix
 from schemas.record import ErrorClass, RowError
-from schemas.settings import Mode, RenderSettings
+from schemas.settings import RenderSettings
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class Publisher:
         self._storage = storage
         self._output = output
 
-    def video_uri(self, row_key: str, mode: str = "video") -> str:
-        return join(self._output, media_path(row_key, mode))
+    def video_uri(self, row_key: str, suffix: str = "mp4") -> str:
+        return join(self._output, media_path(row_key, suffix))
 
     def publish(
         self,
@@ -58,30 +58,32 @@ class Publisher:
         *,
         fps: int,
         crf: int,
-        mode: Mode = "video",
+        suffix: str = "mp4",
+        jpeg_quality: int = 95,
         comment: str = "",
     ) -> PublishedVideo:
-        """Uploads frames (uint8 THWC RGB) as the row's MP4 or PNG, once that is encoded and verified.
+        """Uploads frames (uint8 THWC RGB) as the row's file, once that is encoded and verified.
 
         Args:
+            suffix: see `media_suffix`.
             comment: kept in the file's metadata.
 
         Raises:
             RowError: ENCODE_FAILED, with what ffmpeg said.
         """
         started = time.perf_counter()
-        uri = self.video_uri(row_key, mode)
+        uri = self.video_uri(row_key, suffix)
         shape = num_frames, height, width = frames_THWC.shape[:3]
         with _private_file(uri) as path:
             try:
-                if mode == "image":
-                    encode_png(frames_THWC, path, comment)
-                else:
+                if suffix == "mp4":
                     encode_mp4(frames_THWC, path, fps, crf, _ENCODER_THREADS, comment)
+                else:
+                    encode_image(frames_THWC, path, comment, jpeg_quality)
                 duration_s = _verify(path, *shape)
             except (VideoError, ValueError, OSError) as error:
                 raise RowError(
-                    ErrorClass.ENCODE_FAILED, f"the {mode} could not be encoded: {error}"
+                    ErrorClass.ENCODE_FAILED, f"the {suffix} could not be encoded: {error}"
                 ) from error
             sha256 = _sha256(path)
             size_bytes = path.stat().st_size
@@ -101,7 +103,7 @@ class Publisher:
 
     def find(self, row_key: str, settings: RenderSettings) -> PublishedVideo | None:
         """The row's file if it is there and whole: a run that ended between upload and commit left it."""
-        uri = self.video_uri(row_key, settings.mode)
+        uri = self.video_uri(row_key, media_suffix(settings.mode, settings.image_format))
         try:
             data = self._storage.read_bytes(uri)
         except ObjectNotFound:
@@ -127,7 +129,7 @@ class Publisher:
         with _private_file(video.uri) as path:
             path.write_bytes(data)
             try:
-                decode = decode_png if path.suffix == ".png" else decode_mp4
+                decode = decode_mp4 if path.suffix == ".mp4" else decode_image
                 return decode(path, video.num_frames, video.height, video.width)
             except VideoError as error:
                 raise RowError(ErrorClass.ENCODE_FAILED, f"{video.uri} cannot be read: {error}") from error
@@ -146,10 +148,10 @@ def _verify(path: Path, num_frames: int, height: int, width: int) -> float | Non
     Raises:
         VideoError: it does not.
     """
-    if path.suffix == ".png":
-        verify_png(path, num_frames, height, width)
-        return None
-    return verify_mp4(path, num_frames, height, width).duration_s
+    if path.suffix == ".mp4":
+        return verify_mp4(path, num_frames, height, width).duration_s
+    verify_image(path, num_frames, height, width)
+    return None
 
 
 def _sha256(path: Path) -> str:

@@ -25,10 +25,12 @@ from actors.device_errors import as_row_error, is_device_broken
 from actors.publisher import PublishedVideo, Publisher
 from actors.records import Record, failed_record, finished_record, identity_comment
 from actors.renderer import RenderedVideo, Renderer
+from actors.safety import load_safety_checker
 from actors.scorer import Scorer
 from actors.storage import Storage
 from actors.timeline import Timeline
 from actors.watchdog import Deadline
+from schemas.identity import media_suffix
 from schemas.planned import PlannedRow, results_table, unit_rows
 from schemas.record import TIMING_NAMES, ErrorClass, RowError
 from schemas.run import InfrastructureError
@@ -74,6 +76,7 @@ class RenderActor:
 
     def _load(self) -> None:
         config = self._config
+        logs.start(config.log_format, config.provenance.run_id)
         torch.set_num_threads(config.threads)
         storage = Storage(config.limits, config.storage_patience_s)
         model_dir = storage.local_copy(config.model)
@@ -85,6 +88,7 @@ class RenderActor:
         self._scorer = (
             Scorer(self._renderer.pipeline, config.provenance.model_fingerprint) if config.scores else None
         )
+        self._safety = load_safety_checker(storage, config.safety, config.device)
         self._assets = AssetLoader(storage, config.limits)
         self._publisher = Publisher(storage, config.output)
         self._commits = CommitStore(storage, config.output)
@@ -98,7 +102,6 @@ class RenderActor:
         self._timeline = Timeline(storage, config)
         self._batches = BatchRenderer(self._renderer, self._timeline, self._end_if_device_broke)
         metrics.actor_is_ready(config.provenance.run_id)
-        logs.start(config.log_format, config.provenance.run_id)
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """The outcome of each work unit (`UNIT_SCHEMA` in, `RESULT_SCHEMA` out), a failure of the whole run too."""
@@ -200,6 +203,7 @@ class RenderActor:
                         job.video = outcome
                 for job in jobs:
                     self._score(job)
+                    self._check(job)
         return [self._publishers.submit(self._finish, job) for job in jobs]
 
     def _score(self, job: _Job) -> None:
@@ -215,6 +219,15 @@ class RenderActor:
             job.error = as_row_error(error, job.row)
         job.timings["score_s"] = time.perf_counter() - started
         self._timeline.ended([job.row], {"score_s": job.timings["score_s"]})
+
+    def _check(self, job: _Job) -> None:
+        if self._safety is None or job.video is None or job.error is not None:
+            return
+        try:
+            job.scores |= self._safety.check(job.video.frames_THWC).as_columns()
+        except Exception as error:  # noqa: BLE001 - ends as the row's record
+            self._end_if_device_broke(error)
+            job.error = as_row_error(error, job.row)
 
     def _finish(self, job: _Job) -> Record:
         """Publishes and commits one row; its failures become its record."""
@@ -243,7 +256,8 @@ class RenderActor:
             job.video.frames_THWC,
             fps=settings.fps,
             crf=settings.crf,
-            mode=settings.mode,
+            suffix=media_suffix(settings.mode, settings.image_format),
+            jpeg_quality=settings.jpeg_quality,
             comment=identity_comment(row, self._config.provenance),
         )
         published = {"encode_s": video.encode_s, "upload_s": video.upload_s}

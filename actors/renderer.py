@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,12 +52,15 @@ class Renderer:
 
     def __init__(self, model_dir: Path, *, dtype: str, device: str, speed: SpeedSettings):
         self.device = torch.device(device)
-        pipeline = load_pipeline(model_dir, dtype=getattr(torch, dtype))
-        self.pipeline = pipeline.to(self.device)
+        # Any: settings that an engine lacks are refused when the run is planned.
+        self.pipeline: Any = load_pipeline(model_dir, dtype=getattr(torch, dtype))
+        self._offload = speed.cpu_offload
+        if not self._offload:
+            self.pipeline.to(self.device)
         self.pipeline.set_progress_bar_config(disable=True)
         apply_speed_options(self.pipeline, SpeedOptions(**speed.model_dump(exclude={"cpu_offload"})))
-        # Not diffusers' hooks: they watch `forward`, which encoders are not called by (`text_embedding`).
-        self._offload = speed.cpu_offload
+        if self._offload:
+            self.pipeline.enable_model_cpu_offload(device=self.device)
         self._texts: LruCache[torch.Tensor] = LruCache(_CACHED_PROMPTS, name="prompt")
         self._styles: LruCache[torch.Tensor] = LruCache(_CACHED_STYLES, name="style")
         self._saving = Saving.NONE
@@ -94,6 +98,8 @@ class Renderer:
         clock = _Clock(self.device)
         text_BLC, uncond_BLC, style_BKC, scales_BN1 = self._condition(rows, assets)
         depth_features = self._depth_features(rows, assets)
+        # Hooks send away the model before them in line only, which a cached embedding may have left out.
+        self.pipeline.maybe_free_model_hooks()
         clock.lap("condition_s")
         with self._encoders_away():
             latents_BCTHW = self._denoise(rows, depth_features, text_BLC, uncond_BLC, style_BKC, scales_BN1)
@@ -101,6 +107,7 @@ class Renderer:
             one_by_one = {"chunk_frames": 1} if self._saving >= Saving.ONE_BY_ONE else {}
             decoded_BCTHW = self.pipeline.decode_latents_to_float(latents_BCTHW, **one_by_one)
         frames_BTHWC = self.pipeline.frames_to_uint8(decoded_BCTHW)
+        self.pipeline.maybe_free_model_hooks()
         clock.lap("decode_s")
         share = {name: seconds / len(rows) for name, seconds in clock.laps.items()}
         finite = torch.isfinite(decoded_BCTHW).flatten(1).all(dim=1).tolist()
@@ -186,6 +193,7 @@ class Renderer:
             guidance=first.guidance,
             guidance_interval=(first.guidance_start, first.guidance_end),
             mode=first.mode,
+            **({} if first.frame_window is None else {"frame_window": first.frame_window}),
             batch_guidance=False if self._saving >= Saving.ONE_BY_ONE else None,
         )
 
@@ -202,7 +210,7 @@ class Renderer:
     @contextmanager
     def _encoders_away(self) -> Iterator[None]:
         encoders = (self.pipeline.text_encoder, self.pipeline.image_encoder)
-        if self._saving < Saving.ENCODERS_AWAY and not self._offload:
+        if self._saving < Saving.ENCODERS_AWAY or self._offload:
             yield
             return
         try:

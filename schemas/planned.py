@@ -24,6 +24,7 @@ class Bucket(NamedTuple):
     guidance: str
     guidance_start: float
     guidance_end: float
+    frame_window: int | None
     with_conditioning_fps: bool
     with_depth: bool
 
@@ -75,6 +76,7 @@ class PlannedRow(BaseModel):
             guidance=s.guidance,
             guidance_start=s.guidance_start,
             guidance_end=s.guidance_end,
+            frame_window=s.frame_window,
             with_conditioning_fps=s.conditioning_fps is not None,
             with_depth=self.depth_video is not None,
         )

@@ -124,6 +124,12 @@ RECORD_SCHEMA = pa.schema(
         pa.field("depth_normalization", pa.string()),
         pa.field("depth_video_sha256", pa.string()),
         pa.field("speed", pa.string()),  # the run's options that trade exactness, as JSON; null: none
+        pa.field("image_format", pa.string()),  # of an image; null where there was PNG alone
+        pa.field("jpeg_quality", pa.int32()),
+        pa.field("frame_window", pa.int32()),
+        pa.field("safety_score", pa.float64()),  # null where nothing was checked
+        pa.field("safety_label", pa.string()),
+        pa.field("safety_flagged", pa.bool_()),
     ]
 )
 

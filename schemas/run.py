@@ -1,18 +1,31 @@
 """What every job's config stands on, and the config of a render: typed, frozen, validated at construction."""
 
 from enum import IntEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from schemas.presets import PRESETS, Preset
+from schemas.safety import SafetySettings
 from schemas.settings import (
     SETTING_NAMES,
     ConditioningRate,
     DepthNormalization,
     FrameCount,
     FramesPerSecond,
+    FrameWindow,
     GuidanceForm,
     GuidanceScale,
+    ImageFormat,
+    JpegQuality,
     Mode,
     PixelSize,
     Scheduler,
@@ -108,7 +121,7 @@ class RenderRun(BaseModel):
     # The first field of each group of options in --help, and the group's title.
     help_sections: ClassVar[dict[str, str]] = {
         "run_id": "the run",
-        "mode": "what a video looks like (a manifest row's own value wins)",
+        "preset": "what a video looks like (a manifest row's own value wins)",
         "actors": "how it is computed",
         "max_failed_fraction": "what is accepted and what it costs",
         "log_format": "what is told of it",
@@ -136,6 +149,11 @@ class RenderRun(BaseModel):
 
     seed: int = Field(0, ge=0, lt=2**63, description="run seed; every row's seed is derived from it")
     limit: int | None = Field(None, ge=1, description="use only the first N manifest rows")
+    preset: Preset = Field(
+        "quality",
+        description="quality: as the model's own settings say; fast: fewer steps of another sampler, less guidance; "
+        "a flag of its own wins",
+    )
     mode: Mode | None = Field(None, description="video or image (default: the model's)")
     num_frames: FrameCount | None = Field(None, description="frames per video (default: the model's)")
     height: PixelSize | None = Field(None, description="pixels (default: the model's)")
@@ -178,6 +196,15 @@ class RenderRun(BaseModel):
     depth_normalization: DepthNormalization | None = Field(
         None, description="minimum and maximum of a depth video: over the clip, or of each frame as published"
     )
+    frame_window: FrameWindow | None = Field(
+        None, description="frames that the temporal layers see at a time, for videos longer than trained"
+    )
+    image_format: ImageFormat | None = Field(
+        None, description="of image mode (default: the model's, else png)"
+    )
+    jpeg_quality: JpegQuality | None = Field(
+        None, description="of JPEG images, higher is better (default: 95)"
+    )
     render_epoch: int = Field(0, ge=0, description="raise it to render everything again")
 
     actors: int = Field(
@@ -193,6 +220,16 @@ class RenderRun(BaseModel):
     )
     gpus_per_actor: float = Field(
         1, ge=0, le=1, description="GPU share an actor reserves where there is a GPU"
+    )
+    wait_for_gpus: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="GPUs that a cluster which starts nodes on demand is asked for before anything is rendered",
+    )
+    wait_for_gpus_s: Seconds = Field(
+        1800.0,
+        description="longest time that they are waited for; then those that came are used, with none the run ends",
     )
     dtype: Dtype = Field("auto", description="auto: float32 on CPU, bfloat16 on GPU")
     render_timeout_s: Seconds | None = Field(
@@ -238,13 +275,21 @@ class RenderRun(BaseModel):
         False, description="write a timeline of each actor to _profile/ in the output; it opens in Perfetto"
     )
     limits: FetchLimits = FetchLimits()
-    speed: SpeedSettings = SpeedSettings()
+    speed: SpeedSettings = Field(SpeedSettings(), validate_default=True)
+    safety: SafetySettings = SafetySettings()
     sweep: Sweep = Sweep()
 
     @field_validator("manifest", "model", "output")
     @classmethod
     def _not_blank(cls, value: str) -> str:
         return named_uri(value)
+
+    @field_validator("speed", mode="before")
+    @classmethod
+    def _speed_of_preset(cls, given: Any, info: ValidationInfo) -> Any:
+        own = given.model_dump(exclude_unset=True) if isinstance(given, SpeedSettings) else given
+        preset = info.data.get("preset")
+        return {**PRESETS[preset].speed, **own} if preset and isinstance(own, dict) else given
 
     @model_validator(mode="after")
     def _output_scheme(self) -> "RenderRun":
@@ -258,12 +303,26 @@ class RenderRun(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _gpus_are_used(self) -> "RenderRun":
+        if self.wait_for_gpus and not self.gpus_per_actor:
+            raise ValueError(f"wait_for_gpus = {self.wait_for_gpus}: with gpus_per_actor = 0 none is used")
+        return self
+
+    @model_validator(mode="after")
     def _swept_or_set(self) -> "RenderRun":
-        for name in self.setting_overrides().keys() & self.sweep.axes:
+        for name in self._own_settings().keys() & self.sweep.axes:
             raise ValueError(f"{name} = {getattr(self, name)}: it is in sweep too; give one of the two")
         return self
 
     def setting_overrides(self) -> dict[str, object]:
-        """The settings that this run gives to every row that does not bring its own."""
+        """The settings that this run, else its preset, gives to every row that does not bring its own."""
+        return {**PRESETS[self.preset].settings, **self._own_settings()}
+
+    def with_preset(self) -> "RenderRun":
+        """The same run with its preset written out, so that other presets some day change no finished run."""
+        given = self.setting_overrides().items()
+        return self.model_copy(update={name: value for name, value in given if name not in self.sweep.axes})
+
+    def _own_settings(self) -> dict[str, object]:
         given = self.model_dump(exclude_none=True)
         return {name: given[name] for name in SETTING_NAMES if name in given}

@@ -10,16 +10,19 @@ Mode = Literal["video", "image"]
 GuidanceForm = Literal["published", "paper"]
 Scheduler = Literal["ddim", "dpm++", "unipc", "euler", "lcm"]
 DepthNormalization = Literal["clip", "frame"]
+ImageFormat = Literal["png", "jpeg"]
 
 # Bounds that no sensible render exceeds; they keep a typo from asking for a terabyte of latents.
 FrameCount = Annotated[int, Field(ge=1, le=512)]
 PixelSize = Annotated[int, Field(ge=16, le=4096)]
+FrameWindow = Annotated[int, Field(ge=2, le=512)]
 FramesPerSecond = Annotated[int, Field(ge=1, le=120)]
 StepCount = Annotated[int, Field(ge=1, le=1000)]
 GuidanceScale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 StyleScale = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
 StyleWeight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+JpegQuality = Annotated[int, Field(ge=1, le=100)]
 ConditioningRate = Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)]
 
 
@@ -53,6 +56,9 @@ class RenderSettings(BaseModel):
     guidance_end: Share = 1.0
     conditioning_fps: ConditioningRate | None = None  # of models with fps embedding; None: the model's own
     depth_normalization: DepthNormalization = "clip"
+    image_format: ImageFormat = "png"  # of what image mode writes
+    jpeg_quality: JpegQuality = 95
+    frame_window: FrameWindow | None = None  # of the temporal layers, in longer videos; None: all frames
 
     def changed_from_v1(self) -> dict[str, Any]:
         """The settings that differ from the frozen v1 defaults."""

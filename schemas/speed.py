@@ -33,7 +33,7 @@ class SpeedSettings(BaseModel):
     )
     cpu_offload: bool = Field(
         False,
-        description="text and image encoder wait in main memory while UNet and VAE work (needs a GPU)",
+        description="each model waits in main memory until it is its turn on the GPU: less memory, more time",
     )
 
     def renaming(self) -> dict[str, Any]:

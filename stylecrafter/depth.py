@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import T2IAdapter
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from einops import rearrange
 from PIL import Image
 
@@ -52,8 +53,6 @@ def prepare_depth(
     chosen = torch.linspace(0, max(len(clip) - 1, 0), num_frames).round().long()
     frames_THW = _grey_frames(clip, chosen)
     depth_1THW = F.interpolate(frames_THW[None], (height, width), mode="bilinear", align_corners=False)
-    if not torch.isfinite(depth_1THW).all():
-        raise ValueError("depth clip has values that are not finite; allowed are finite numbers")
     over = (1, 2, 3) if normalisation == "clip" else (2, 3)
     low, high = depth_1THW.amin(over, keepdim=True), depth_1THW.amax(over, keepdim=True)
     return 2 * (depth_1THW - low) / (high - low + _FLAT) - 1
@@ -71,8 +70,11 @@ def _grey_frames(clip: DepthClip, chosen: torch.Tensor) -> torch.Tensor:
             f"depth clip has shape {shape}; allowed are [T, H, W], [T, H, W, 1] and [T, H, W, 3], not empty"
         )
     values = clip[chosen] if isinstance(clip, torch.Tensor) else clip[chosen.numpy()].astype(np.float32)
-    values = torch.as_tensor(values)
-    values = values.float()
+    values = torch.as_tensor(values).float()
+    # Of whole numbers nothing need be read: a dry run has none.
+    is_real = clip.is_floating_point() if isinstance(clip, torch.Tensor) else clip.dtype.kind == "f"
+    if is_real and not torch.isfinite(values).all():
+        raise ValueError("depth clip has values that are not finite; allowed are finite numbers")
     if values.ndim == 3:
         return values
     return values[..., 0] if values.shape[3] == 1 else values @ torch.tensor(_LUMA)
@@ -87,6 +89,7 @@ def depth_size(
     return latent_height // stride * factor, latent_width // stride * factor
 
 
+@apply_forward_hook  # an offloaded adapter comes to the device for it
 def depth_features(adapter: T2IAdapter, depth_BTHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Features [N, C, H, W] for `StyleCrafterUNet.forward`, made once for all denoising steps."""
     parameter = next(adapter.parameters())

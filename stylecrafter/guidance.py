@@ -115,6 +115,7 @@ class GuidedModel:
         depth_features: of the batch, the same for every branch; none: no depth.
         fps_B: one per row, the same for every branch; None: the model's own.
         image_mode: skip the temporal layers.
+        frame_window: see `StyleCrafterUNet.forward`.
         batch_branches: run the branches as one batch of up to 3 B rows instead of one after another.
     """
 
@@ -127,6 +128,7 @@ class GuidedModel:
     fps_B: torch.Tensor | None
     image_mode: bool
     batch_branches: bool
+    frame_window: int | None = None
 
     def __call__(self, latents_BCTHW: torch.Tensor, timestep: float, guided: bool = True) -> torch.Tensor:
         """Float32 prediction [B, C, T, H, W]; unguided it is that of text and style together."""
@@ -142,16 +144,26 @@ class GuidedModel:
     ) -> Sequence[torch.Tensor]:
         """One prediction per context; only the first has style."""
         latents = latents.to(self.unet.dtype)
+        stem = None
+        # A cache follows whole forward passes.
+        if len(contexts) > 1 and not self.unet.is_cache_enabled:
+            stem = self.unet.stem(latents, self.image_mode, self.frame_window)
         if not self.batch_branches:
             styles = (self.style, *(None,) * (len(contexts) - 1))
-            return [self._run(latents, timestep, c, s) for c, s in zip(contexts, styles, strict=True)]
+            return [self._run(latents, timestep, c, s, stem) for c, s in zip(contexts, styles, strict=True)]
         plain_rows = (len(contexts) - 1) * len(latents)
         style = self.style and self.style.with_plain_rows(plain_rows)
         stacked = latents.repeat(len(contexts), 1, 1, 1, 1)
-        return self._run(stacked, timestep, torch.cat(list(contexts)), style).chunk(len(contexts))
+        stem = stem if stem is None else stem.repeat(len(contexts), 1, 1, 1)
+        return self._run(stacked, timestep, torch.cat(list(contexts)), style, stem).chunk(len(contexts))
 
     def _run(
-        self, latents: torch.Tensor, timestep: float, text: torch.Tensor, style: StyleCondition | None
+        self,
+        latents: torch.Tensor,
+        timestep: float,
+        text: torch.Tensor,
+        style: StyleCondition | None,
+        stem: torch.Tensor | None,
     ) -> torch.Tensor:
         branches = len(text) // len(self.text_BSE)
         return self.unet(
@@ -162,4 +174,6 @@ class GuidedModel:
             image_mode=self.image_mode,
             fps=None if self.fps_B is None else self.fps_B.repeat(branches),
             depth_features=[feature.repeat(branches, 1, 1, 1) for feature in self.depth_features],
+            frame_window=self.frame_window,
+            stem=stem,
         ).sample.float()

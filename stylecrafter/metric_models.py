@@ -14,7 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import AutoModel, CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+from transformers import (
+    AutoModel,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionModelWithProjection,
+)
 
 from stylecrafter.metrics import FlowModel
 from stylecrafter.style_encoder import StyleImageProcessor
@@ -29,21 +35,26 @@ class Clip:
     """Both towers of a CLIP with their projections.
 
     Args:
-        directory: a model directory of ours, or what transformers saves of a CLIPModel.
+        directory: a model directory of ours, the CLIP of one alone, or what transformers saves of a CLIPModel.
 
     Raises:
         ValueError: it is neither.
     """
 
     def __init__(self, directory: Path, device: str = "cpu", dtype: torch.dtype = torch.float32):
-        if (directory / "model_index.json").is_file():
+        if (directory / "image_encoder").is_dir() and (directory / "text_encoder").is_dir():
             self.text = CLIPTextModelWithProjection.from_pretrained(directory / "text_encoder", dtype=dtype)
             self.vision = CLIPVisionModelWithProjection.from_pretrained(
                 directory / "image_encoder", dtype=dtype
             )
-            self.tokenizer = OpenClipTokenizer.from_pretrained(directory / "tokenizer")
+            self.tokenizer = _tokenizer(directory, self.text.config)
             self.processor = StyleImageProcessor.from_pretrained(directory / "feature_extractor")
-            self.name = f"model:{(directory / 'fingerprint').read_text().strip()[:16]}"
+            fingerprint = directory / "fingerprint"
+            self.name = (
+                f"model:{fingerprint.read_text().strip()[:16]}"
+                if fingerprint.is_file()
+                else directory_name(directory)
+            )
         elif _config(directory).get("model_type") == "clip":
             self.text = self.vision = CLIPModel.from_pretrained(directory, dtype=dtype)
             self.tokenizer = tokenizer_from_merges(PUBLISHED_MERGES, self.text.config.text_config.vocab_size)
@@ -128,6 +139,12 @@ def load_flow(directory: Path, device: str = "cpu") -> tuple[FlowModel, str]:
         return found[-1] if isinstance(found, list | tuple) else found
 
     return flow, directory_name(directory)
+
+
+def _tokenizer(directory: Path, text: CLIPTextConfig) -> OpenClipTokenizer:
+    if (directory / "tokenizer").is_dir():
+        return OpenClipTokenizer.from_pretrained(directory / "tokenizer")
+    return tokenizer_from_merges(PUBLISHED_MERGES, text.vocab_size, text.max_position_embeddings)
 
 
 def directory_name(directory: Path) -> str:

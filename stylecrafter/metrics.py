@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from PIL import Image
 from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
@@ -21,6 +22,7 @@ from stylecrafter.tokenizer import OpenClipTokenizer
 
 
 @torch.no_grad()
+@apply_forward_hook  # an offloaded encoder comes to the device for it
 def clip_image_embeddings(
     image_encoder: CLIPVisionModelWithProjection,
     processor: StyleImageProcessor,
@@ -45,6 +47,7 @@ def clip_image_embeddings(
 
 
 @torch.no_grad()
+@apply_forward_hook
 def clip_text_embeddings(
     text_encoder: CLIPTextModelWithProjection, tokenizer: OpenClipTokenizer, prompts: Sequence[str]
 ) -> torch.Tensor:

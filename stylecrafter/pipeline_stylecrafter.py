@@ -58,7 +58,9 @@ class StyleCrafterPipeline(StyleCrafterStages):
             style tokens by 2e-5 and video latents by 1e-5 (relative L2) and gains nothing, so it is off.
     """
 
-    model_cpu_offload_seq = "text_encoder->image_encoder->style_adapter->depth_adapter->unet->vae"
+    model_cpu_offload_seq = "text_encoder->image_encoder->depth_adapter->unet->vae"
+    # The UNet reads weights of its norms (`StyleLayer`).
+    _exclude_from_cpu_offload = ["style_adapter"]  # noqa: RUF012 - as below
     _optional_components = ["depth_adapter"]  # noqa: RUF012 - diffusers wants this name and type
 
     def __init__(
@@ -208,5 +210,6 @@ _DENOISE_SETTINGS = (
     "sampler",
     "eta",
     "guidance",
+    "frame_window",
     "guidance_interval",
 )

@@ -59,7 +59,7 @@ def apply_speed_options(pipeline: StyleCrafterStages, options: SpeedOptions) -> 
         pipeline.vae.enable_tiling()
     if options.channels_last:
         for model in (unet, pipeline.vae):
-            _to_channels_last(model)
+            to_channels_last(model)
     if options.attention_broadcast is not None:
         spatial, temporal, cross = options.attention_broadcast
         unet.enable_cache(
@@ -79,7 +79,8 @@ def apply_speed_options(pipeline: StyleCrafterStages, options: SpeedOptions) -> 
         unet.compile()
 
 
-def _to_channels_last(model: nn.Module) -> None:
+def to_channels_last(model: nn.Module) -> None:
+    """Convolution weights in the memory format of channels last; their inputs follow."""
     # Module by module: a format for one number of dimensions refuses weights of another.
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d):

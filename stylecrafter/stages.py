@@ -16,6 +16,7 @@ from stylecrafter.attention import StyleCondition
 from stylecrafter.decoding import LatentDecoding
 from stylecrafter.depth import DepthClip, depth_features, depth_size, prepare_depth
 from stylecrafter.guidance import Guidance, GuidedModel
+from stylecrafter.long_video import check_window, reschedule_noise
 from stylecrafter.sampling import StepCallback, draw_noise, prepare_sampler, sample
 from stylecrafter.style_adapter import concatenate_references
 from stylecrafter.style_encoder import image_tokens
@@ -135,6 +136,7 @@ class StyleCrafterStages(LatentDecoding, DiffusionPipeline):
         guidance: str = "published",
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         mode: str = "video",
+        frame_window: int | None = None,
         batch_guidance: bool | None = None,
         callback: StepCallback | None = None,
     ) -> torch.Tensor:
@@ -164,6 +166,8 @@ class StyleCrafterStages(LatentDecoding, DiffusionPipeline):
             guidance_interval: share of the steps at which guidance begins and ends; outside it only the
                 fully conditioned branch runs (Kynkäänniemi et al. 2024).
             mode: "video", or "image" to skip the temporal layers.
+            frame_window: for videos longer than those of the training: temporal layers see so many frames at a
+                time, and noise repeats in another order (`long_video.py`); None: all frames at once.
             batch_guidance: run the guidance branches as one batch (more memory); None: on accelerators, and
                 where the UNet caches (`SpeedOptions.attention_broadcast`), which one by one would undo.
             callback: see `ddim_sample`.
@@ -174,6 +178,7 @@ class StyleCrafterStages(LatentDecoding, DiffusionPipeline):
         batch = len(text_BSE)
         check_rows(batch, uncond=uncond_BSE, style=style_BKE, generators=generators)
         check_sampling(height, width, self.size_multiple, num_frames, mode, eta, guidance_interval)
+        check_window(frame_window, self.unet.is_cache_enabled)
         device = self._execution_device
         if style_BKE is None or (mode == "image" and guidance == "published"):
             style_guidance_scale = None
@@ -189,13 +194,17 @@ class StyleCrafterStages(LatentDecoding, DiffusionPipeline):
             fps_B=self._conditioning_fps(conditioning_fps, batch),
             image_mode=mode == "image",
             batch_branches=batch_guidance,
+            frame_window=frame_window,
         )
         factor = self.vae_scale_factor
         shape_CTHW = (self.unet.config.in_channels, num_frames, height // factor, width // factor)
+        noise_BCTHW = draw_noise(generators, shape_CTHW)
+        if frame_window is not None:
+            noise_BCTHW = reschedule_noise(noise_BCTHW, generators, frame_window)
         return sample(
             model,
             prepare_sampler(self.scheduler, sampler, num_inference_steps),
-            draw_noise(generators, shape_CTHW).to(device),
+            noise_BCTHW.to(device),
             generators,
             eta=eta,
             guidance_interval=guidance_interval,

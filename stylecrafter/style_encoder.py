@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from PIL import Image
 from transformers import CLIPVisionModelWithProjection
 from transformers.image_processing_base import ImageProcessingMixin
@@ -108,6 +109,7 @@ def _weighted_sum(pixels_R3HW: torch.Tensor, kernel: torch.Tensor, dim: int) -> 
     return total
 
 
+@apply_forward_hook  # an offloaded encoder comes to the device for it
 def image_tokens(
     encoder: CLIPVisionModelWithProjection, pixels_R3HW: torch.Tensor, round_to_half: bool = False
 ) -> torch.Tensor:

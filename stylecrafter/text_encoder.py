@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 
 import torch
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from transformers import CLIPTextModelWithProjection
 
 UNUSED_LAYERS = 1
 """Last layers of the tower that the embedding does not pass."""
 
 
+@apply_forward_hook  # an offloaded encoder comes to the device for it
 def text_embedding(encoder: CLIPTextModelWithProjection, ids_BS: torch.Tensor) -> torch.Tensor:
     """Token ids int64 -> [B, S, E]: the penultimate layer's output after the final norm, padding included."""
     text_model = encoder.text_model

@@ -20,6 +20,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from einops import rearrange
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -30,6 +31,7 @@ from stylecrafter.attention import (
     SpatialSelfAttention,
     StyleCondition,
 )
+from stylecrafter.long_video import over_windows
 from stylecrafter.unet_layout import DEPTH_EVERY, check_depth_features, check_latent_size
 
 ATTENTION_DOWN, PLAIN_DOWN = "CrossAttnDownBlock3D", "DownBlock3D"
@@ -48,6 +50,7 @@ class _Context:
     frames: int
     temporal: bool
     depth_NCHW: Sequence[torch.Tensor]
+    window: int | None  # of the temporal layers, frames; None: all see all
 
 
 class StyleCrafterUNet(UNet3DConditionModel, CacheMixin):
@@ -172,6 +175,8 @@ class StyleCrafterUNet(UNet3DConditionModel, CacheMixin):
         image_mode: bool = False,
         fps: torch.Tensor | int | None = None,
         depth_features: Sequence[torch.Tensor] = (),
+        frame_window: int | None = None,
+        stem: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> UNet3DConditionOutput | tuple[torch.Tensor]:
         """Predict the noise (or velocity) in a batch of latent videos.
@@ -185,6 +190,8 @@ class StyleCrafterUNet(UNet3DConditionModel, CacheMixin):
             fps: frames per second that the motion is meant for, one or one per row [B]; for models with fps
                 embedding only, whose default is `PUBLISHED_FPS`. It counts in image mode too.
             depth_features: one [N, C, H, W] for each of `unet_layout.depth_feature_places`, see `depth.py`; none: no depth.
+            frame_window: of longer videos, temporal layers see so many frames at a time; see `long_video.py`.
+            stem: from `stem` of the same latents; None: it is made here.
 
         Raises:
             ValueError: H or W is no multiple of `size_multiple`, depth features that do not fit, or an fps
@@ -199,18 +206,44 @@ class StyleCrafterUNet(UNet3DConditionModel, CacheMixin):
         embedding_BE = self._embed_time(timestep, batch, sample.device)
         embedding_BE = self._with_fps(embedding_BE, fps)
         time_NE = embedding_BE.repeat_interleave(frames, dim=0)
+        window = _window(frame_window, frames)
         context = _Context(
-            time_NE, encoder_hidden_states, style, frames, temporal=not image_mode, depth_NCHW=depth_features
+            time_NE,
+            encoder_hidden_states,
+            style,
+            frames,
+            temporal=not image_mode,
+            depth_NCHW=depth_features,
+            window=window,
         )
-        x = self.conv_in(rearrange(sample, "b c t h w -> (b t) c h w"))
-        if context.temporal:
-            x = self._recomputed(self._over_time, self.transformer_in, self._input_of_training(x), context)
+        x = self._stem(sample, image_mode, window) if stem is None else stem
         x, skips = self._down(x, context)
         x = self._middle(x, context)
         x = self._up(x, skips, context)
         x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
         x = rearrange(x, "(b t) c h w -> b c t h w", b=batch)
         return UNet3DConditionOutput(sample=x) if return_dict else (x,)
+
+    @apply_forward_hook  # an offloaded UNet comes to the device for it
+    def stem(
+        self, sample: torch.Tensor, image_mode: bool = False, frame_window: int | None = None
+    ) -> torch.Tensor:
+        """What `forward` does before it looks at the timestep, text and style, [N, C, H, W].
+
+        Branches of guidance have it in common: at full size it is a twenty-fifth of a forward pass, at narrower
+        ones, since its temporal layer stays 512 wide, up to half.
+
+        Args: as in `forward`.
+        """
+        return self._stem(sample, image_mode, _window(frame_window, sample.shape[2]))
+
+    def _stem(self, sample: torch.Tensor, image_mode: bool, window: int | None) -> torch.Tensor:
+        x = self.conv_in(rearrange(sample, "b c t h w -> (b t) c h w"))
+        if image_mode:
+            return x
+        frames = sample.shape[2]
+        x = self._input_of_training(x)
+        return self._recomputed(self._over_time, self.transformer_in, x, frames, window)
 
     def _embed_time(self, timestep: torch.Tensor | int, batch: int, device: torch.device) -> torch.Tensor:
         timestep_B = torch.as_tensor(timestep, device=device).expand(batch)
@@ -301,8 +334,18 @@ class StyleCrafterUNet(UNet3DConditionModel, CacheMixin):
             cross_attention_kwargs={"style": context.style},
             return_dict=False,
         )[0]
-        return self._over_time(block.temp_attentions[index], x, context) if context.temporal else x
+        if not context.temporal:
+            return x
+        return self._over_time(block.temp_attentions[index], x, context.frames, context.window)
 
     @staticmethod
-    def _over_time(transformer: Any, x: torch.Tensor, context: _Context) -> torch.Tensor:
-        return transformer(x, num_frames=context.frames, return_dict=False)[0]
+    def _over_time(transformer: Any, x: torch.Tensor, frames: int, window: int | None) -> torch.Tensor:
+        def run(part: torch.Tensor, count: int) -> torch.Tensor:
+            return transformer(part, num_frames=count, return_dict=False)[0]
+
+        return run(x, frames) if window is None else over_windows(run, x, frames, window)
+
+
+def _window(frame_window: int | None, frames: int) -> int | None:
+    """None where one window holds all frames."""
+    return frame_window if frame_window is not None and frame_window < frames else None

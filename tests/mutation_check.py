@@ -132,7 +132,7 @@ MUTATIONS = (
     ),
     Mutation(
         "frames rounded instead of truncated",
-        "stages.py",
+        "decoding.py",
         "((frames_BCTHW.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)",
         "((frames_BCTHW.clamp(-1, 1) + 1) / 2 * 255).round().to(torch.uint8)",
         SAMPLING,

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import CpuOffload
 
 from actors.actor_config import ActorConfig
 from actors.assets import RowAssets
@@ -15,6 +16,8 @@ from actors.device_errors import is_device_broken
 from actors.records import Provenance
 from actors.render_actor import RenderActor
 from actors.renderer import Renderer, Saving
+from actors.safety import SafetyVerdict
+from actors.scorer import Scorer
 from actors.storage import Storage
 from schemas.planned import RESULT_SCHEMA, AssetRef, PlannedRow, units_table
 from schemas.record import ErrorClass
@@ -74,6 +77,22 @@ def test_a_unit_becomes_a_row_with_its_records(actor, rows):
     [outcome] = table.to_pylist()
     assert outcome["unit_id"] == 7
     assert [record["status"] for record in outcome["records"]] == ["ok"] * 4
+
+
+def test_a_safety_checker_s_verdict_is_in_the_record(actor, rows, monkeypatch):
+    assert render(actor, rows[:1])["row-0"]["safety_flagged"] is None
+    seen = []
+
+    class Checker:
+        def check(self, frames_THWC):
+            seen.append(frames_THWC.shape)
+            return SafetyVerdict(0.8, "nsfw", flagged=True)
+
+    monkeypatch.setattr(actor, "_safety", Checker())
+    record = render(actor, rows[1:2])["row-1"]
+    assert (record["safety_score"], record["safety_label"], record["safety_flagged"]) == (0.8, "nsfw", True)
+    assert record["status"] == "ok"
+    assert seen == [(2, 32, 48, 3)]
 
 
 def test_a_row_that_breaks_its_batch_fails_alone(actor, rows, output, monkeypatch):
@@ -336,7 +355,32 @@ def test_options_for_speed_reach_the_model(tiny_model):
     assert torch.float8_e4m3fn in {parameter.dtype for parameter in pipeline.unet.parameters()}
 
 
-def test_encoders_that_are_offloaded_come_back_and_pixels_are_the_same(actor, rows, monkeypatch):
+def test_offloaded_models_come_in_turn_and_pixels_are_the_same(actor, rows, tiny_model, monkeypatch):
+    assets = [RowAssets([actor._assets.style_image(rows[0].style_images[0])])]
+    [plain] = actor._renderer.render(rows[:1], assets)
+    renderer = Renderer(tiny_model, dtype="float32", device="cpu", speed=SpeedSettings(cpu_offload=True))
+    names = {id(model): name for name, model in renderer.pipeline.components.items()}
+    brought = []
+    bring = CpuOffload.pre_forward
+
+    def noted(self, module, *args, **kwargs):
+        if brought[-1:] != [names[id(module)]]:
+            brought.append(names[id(module)])
+        return bring(self, module, *args, **kwargs)
+
+    monkeypatch.setattr(CpuOffload, "pre_forward", noted)
+    [offloaded] = renderer.render(rows[:1], assets)
+    assert brought == ["text_encoder", "image_encoder", "unet", "vae"]
+    # Another copy of the weights lies elsewhere in memory, which may move the last bit.
+    assert np.abs(plain.frames_THWC.astype(int) - offloaded.frames_THWC).max() <= 1
+    brought.clear()
+    renderer.render(rows[:1], assets)
+    assert brought == ["unet", "vae"], "what is kept needs no encoder"
+    Scorer(renderer.pipeline, "f" * 64).score(offloaded.frames_THWC, "a cat", assets[0].images)
+    assert brought[2:] == ["image_encoder", "text_encoder"]
+
+
+def test_without_offloading_a_render_that_runs_out_of_memory_sends_encoders_away(actor, rows, monkeypatch):
     renderer = actor._renderer
     moved = []
     monkeypatch.setattr(
@@ -345,7 +389,7 @@ def test_encoders_that_are_offloaded_come_back_and_pixels_are_the_same(actor, ro
     assets = [RowAssets([actor._assets.style_image(rows[0].style_images[0])])]
     [plain] = renderer.render(rows[:1], assets)
     assert moved == []
-    renderer._offload = True
-    [offloaded] = renderer.render(rows[:1], assets)
+    with renderer.saving_memory(Saving.ENCODERS_AWAY):
+        [offloaded] = renderer.render(rows[:1], assets)
     assert moved == ["cpu", "cpu"]  # away, and back to this renderer's device
     assert np.array_equal(plain.frames_THWC, offloaded.frames_THWC)

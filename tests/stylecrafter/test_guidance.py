@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stylecrafter.guidance import Guidance, paper_guidance, published_guidance, single_guidance
+from stylecrafter.guidance import Guidance, GuidedModel, paper_guidance, published_guidance, single_guidance
 from stylecrafter.validation import per_row
 
 FULL, TEXT, UNCOND = (torch.full((1, 1, 1, 1, 1), value) for value in (5.0, 3.0, 2.0))
@@ -45,3 +45,32 @@ def test_per_row():
     assert per_row([1, 2], 2, "x").tolist() == [1.0, 2.0]
     with pytest.raises(ValueError, match=r"x has 2 values; allowed are 1 or one per row \(3\)"):
         per_row([1, 2], 3, "x")
+
+
+@pytest.mark.parametrize("batch_branches", [False, True])
+@pytest.mark.parametrize("image_mode", [False, True])
+def test_branches_share_what_comes_before_the_text(pipeline, golden, monkeypatch, batch_branches, image_mode):
+    latents = golden["unet.x"][:1, :, :1] if image_mode else golden["unet.x"][:1]
+    text = pipeline.encode_prompt(["a cat", "a dog"])
+    model = GuidedModel(
+        unet=pipeline.unet,
+        guidance=Guidance.of(15.0, None, "published", 1),
+        text_BSE=text[:1],
+        uncond_BSE=text[1:],
+        style=None,
+        depth_features=(),
+        fps_B=None,
+        image_mode=image_mode,
+        batch_branches=batch_branches,
+    )
+    calls = []
+    handle = pipeline.unet.transformer_in.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        found = model(latents, 500)
+        counted = len(calls)
+        full, uncond = (
+            pipeline.unet(latents, 500, one, image_mode=image_mode).sample for one in text.split(1)
+        )
+    handle.remove()
+    torch.testing.assert_close(found, single_guidance(full, uncond, torch.tensor(15.0)), rtol=1e-4, atol=1e-4)
+    assert counted == (0 if image_mode else 1)
