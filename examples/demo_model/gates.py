@@ -2,7 +2,7 @@
 
 python -m examples.demo_model.gates base --model outputs/demo_model/base/model
 
-Stages are autoencoder, clip, judges, base, style and temporal. Exit code 0: passed; 1: not; what was missed is said.
+Stages are autoencoder, clip, judges, base, style, temporal and depth. Exit code 0: passed; 1: not; what was missed is said.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from examples.demo_model.depth import depth_figures
 from examples.demo_model.gate_figures import (
     autoencoder_figures,
     base_figures,
@@ -29,6 +30,7 @@ MEASURES: dict[str, Callable[[Path, int, Path], Mapping[str, float]]] = {
     "base": base_figures,
     "style": style_figures,
     "temporal": temporal_figures,
+    "depth": depth_figures,
 }
 
 # What each figure must reach: what feasibility studies needed for the stage after it.
@@ -41,6 +43,7 @@ LEAST: dict[str, dict[str, float]] = {
     "base": {"motion_swap": 0.05, "shape": 0.8, "scene": 0.9, "motion": 0.8},
     "style": {"shape": 0.7, "scene": 0.9, "family": 0.5},
     "temporal": {"shape": 0.7, "motion": 0.5, "family": 0.5},
+    "depth": {"iou_of_true_clips": 0.8, "iou_gain_low": 0.1},
 }
 DEFAULT_COUNT = 64
 

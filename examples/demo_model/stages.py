@@ -1,6 +1,6 @@
 """The demo model's recipe: which command makes what, in which order, and which gate follows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from examples.demo_model import gates
@@ -20,6 +20,7 @@ class Stage:
         made: is there once they have finished.
         hours: on two quiet cores, roughly; the model card has the measured ones.
         gate: arguments of `python -m`; exit code 1 stops the chain.
+        optional: run only when it is named.
     """
 
     name: str
@@ -28,11 +29,12 @@ class Stage:
     made: Path
     hours: float
     gate: tuple[str, ...] = ()
+    optional: bool = False
 
 
 def stages(work: Path) -> list[Stage]:
     """All of them; everything they write is below `work`."""
-    return [*_parts(work), *_data(work), *_model(work), *_result(work)]
+    return [*_parts(work), *_data(work), *_model(work), *_result(work), *_depth(work)]
 
 
 def _parts(work: Path) -> list[Stage]:
@@ -143,6 +145,17 @@ def _result(work: Path) -> list[Stage]:
             0.01,
         ),
     ]
+
+
+def _depth(work: Path) -> list[Stage]:
+    """A depth adapter for the finished model, which stays as it is: the result is another model directory."""
+    drawn = ("--stills", "6000", "--clips", "800", "--style", "neutral", "--depth", "--seed", "31")
+    data = str(work / "data" / "depth_data" / "manifest.parquet")
+    stages = [
+        _drawn(work, "depth_data", drawn),
+        _trained(work, "depth", "jobs.train_depth", _model_of(work, "temporal"), data, hours=0.4),
+    ]
+    return [replace(one, optional=True) for one in stages]
 
 
 def _drawn(work: Path, name: str, arguments: tuple[str, ...]) -> Stage:

@@ -3,6 +3,7 @@
 python -m examples.demo_model.train
 python -m examples.demo_model.train --dry-run          (the commands and the hours, nothing else)
 python -m examples.demo_model.train --stage base       (this one alone; the ones before it must be there)
+python -m examples.demo_model.train --stage depth_data, then --stage depth       (a depth adapter: only when asked for)
 
 The same command goes on after anything that stopped it: a finished stage is skipped, a begun one continues. A gate
 after a stage stops the chain where its result is not good enough for the next one.
@@ -26,6 +27,8 @@ def main() -> int:
     chain = stages(options.work.resolve())
     if options.stage is not None:
         chain = [one for one in chain if one.name == options.stage]
+    else:
+        chain = [one for one in chain if not one.optional]
     print(f"about {sum(one.hours for one in chain):.1f} hours on two quiet cores, less what is already there")
     for stage in chain:
         code = _run(stage, options.work.resolve(), options.dry_run)
@@ -78,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--work", type=Path, default=Path("outputs/demo_model"), help="default: outputs/demo_model")
-    add("--stage", choices=[one.name for one in stages(Path())], help="default: all, in this order")
+    add(
+        "--stage",
+        choices=[one.name for one in stages(Path())],
+        help="default: all but those of depth, in this order",
+    )
     add("--dry-run", action="store_true", help="show the commands and run nothing")
     return parser
 

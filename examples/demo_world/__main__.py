@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--frames", type=int, default=8, help="frames of a clip (default: 8)")
     parser.add_argument("--fps", type=int, default=8, help="frames per second (default: 8)")
-    parser.add_argument("--depth", action="store_true", help="also write each clip's depth as a video")
+    parser.add_argument(
+        "--depth", action="store_true", help="also write each sample's depth, as a grey video or picture"
+    )
     parser.add_argument("--name-styles", action="store_true", help="captions also name the style")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"

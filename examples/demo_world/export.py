@@ -53,7 +53,7 @@ class Export:
     Args:
         output: local folder or s3:// URI.
         styles: number of styles; samples with the same index modulo this share theirs.
-        depth: also write each clip's depth, as a grey video.
+        depth: also write each sample's depth, as a grey video or picture.
         name_styles: captions also name the style, as captions of collected pictures do.
         workers: processes that draw and encode.
 
@@ -150,10 +150,12 @@ def _write_clip(job: Export, number: int, storage: Storage) -> dict[str, Any]:
 def _write_still(job: Export, number: int, storage: Storage) -> dict[str, Any]:
     sample = still(job.seed, number, split=job.split, look=job.look, size=job.size, styles=job.styles)
     uri = join(_root(job), "stills", f"{number:07d}.png")
-    buffer = io.BytesIO()
-    Image.fromarray(sample.frames_THWC[0]).save(buffer, "PNG")
-    storage.write_bytes(uri, buffer.getvalue())
-    return _row(job, sample, number, "image", uri)
+    _upload_png(sample.frames_THWC[0], uri, storage)
+    depth_uri = None
+    if job.depth:
+        depth_uri = join(_root(job), "still_depth", f"{number:07d}.png")
+        _upload_png(sample.depth_THW[0], depth_uri, storage)
+    return _row(job, sample, number, "image", uri) | {"depth_uri": depth_uri}
 
 
 def _row(job: Export, sample: Sample, number: int, kind: Kind, uri: str) -> dict[str, Any]:
@@ -173,6 +175,12 @@ def _row(job: Export, sample: Sample, number: int, kind: Kind, uri: str) -> dict
         "meta_split": job.split,
         "meta_index": number,
     }
+
+
+def _upload_png(pixels: np.ndarray, uri: str, storage: Storage) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    storage.write_bytes(uri, buffer.getvalue())
 
 
 def _upload_mp4(frames_THWC: np.ndarray, uri: str, job: Export, storage: Storage) -> None:

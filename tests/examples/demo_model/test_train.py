@@ -11,7 +11,7 @@ from examples.demo_model import evaluate, finish, gates, start, train, train_jud
 from examples.demo_model.stages import stages
 from examples.encoders import train_autoencoder, train_clip
 from jobs._cli import load_config
-from schemas.train_run import TrainBaseRun, TrainStyleRun, TrainTemporalRun
+from schemas.train_run import TrainBaseRun, TrainDepthRun, TrainStyleRun, TrainTemporalRun
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_dry_run_shows_commands_and_hours(tmp_path, monkeypatch, calls, capsys
     told = capsys.readouterr().out
     assert "hours" in told
     for stage in stages(tmp_path):
-        assert stage.name in told
+        assert (f"\n{stage.name}: " in told) != stage.optional
     assert "$ python -m jobs.train_temporal --config" in told
 
 
@@ -101,6 +101,7 @@ JOBS = {
     "jobs.train_base": TrainBaseRun,
     "jobs.train_style": TrainStyleRun,
     "jobs.train_temporal": TrainTemporalRun,
+    "jobs.train_depth": TrainDepthRun,
 }
 
 

@@ -57,6 +57,7 @@ def test_the_command_writes_what_the_stream_draws(tmp_path: Path) -> None:
         assert row["meta_split"] == "held-out"
         if row["kind"] == "image":
             assert np.array_equal(np.asarray(Image.open(row["uri"])), sample.frames_THWC[0])
+            assert np.array_equal(np.asarray(Image.open(row["depth_uri"])), sample.depth_THW[0])
         else:
             verify_mp4(Path(row["uri"]), 8, 64, 64)
             assert _psnr(decode_mp4(Path(row["uri"]), 8, 64, 64), sample.frames_THWC) > 27
