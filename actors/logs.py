@@ -1,5 +1,6 @@
 """What a run says, as one JSON object a line on stderr: `--log-format json`. In an actor, stderr is a file of Ray's."""
 
+import importlib
 import json
 import logging
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 from actors.uris import redact
 
 _OURS = ("jobs", "pipeline", "actors")
+_DRAW_BARS = ("diffusers", "transformers")
 
 
 class JsonLines(logging.Formatter):
@@ -42,8 +44,12 @@ def start(log_format: str, run_id: str = "") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(run_id))
     logging.getLogger().handlers = [handler]
+    logging.captureWarnings(True)
     for name in _OURS:
         logging.getLogger(name).setLevel(logging.INFO)
+    for name in _DRAW_BARS:
+        if name in sys.modules:  # else this process loads no model, and need not wait for the import
+            importlib.import_module(f"{name}.utils.logging").disable_progress_bar()
 
 
 def is_json() -> bool:

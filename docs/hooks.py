@@ -1,6 +1,8 @@
-"""Tables of the documentation that come from the code: mkdocs calls `on_page_markdown` for every page.
+"""What the built documentation adds to its pages: mkdocs calls `on_page_markdown` for every one.
 
-A page asks for one with `<!-- table: NAME -->`, NAME as in `tables`; `<!-- table: config jobs.NAME -->` for one job.
+A page asks for a table that comes from the code with `<!-- table: NAME -->`, NAME as in `tables`;
+`<!-- table: config jobs.NAME -->` for one job. `<!-- needs: a cluster -->` above a block of commands, which the tests
+then do not run, becomes a line that readers see.
 """
 
 import importlib
@@ -21,13 +23,15 @@ from schemas.manifest_row import ManifestRow
 from schemas.run import RenderRun
 
 _TABLE = re.compile(r"<!-- table: (\S+)(?: (\S+))? -->")
+_NEEDS = re.compile(r"^<!-- needs: ([^>]+) -->$", re.M)
 _ADR = Path(__file__).parent / "adr"
 _JOBS = Path(jobs._train.__file__).parent
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page with its tables in it."""
-    return _TABLE.sub(lambda found: tables[found[1]](*filter(None, [found[2]])), markdown)
+    """The page with its tables in it, and what its commands need in words."""
+    shown = _NEEDS.sub(r"*Needs \1; the tests do not run this.*\n", markdown)
+    return _TABLE.sub(lambda found: tables[found[1]](*filter(None, [found[2]])), shown)
 
 
 def job_names() -> list[str]:

@@ -1,6 +1,6 @@
 """Whether an output agrees with itself: what is asked, committed, published and recorded, joined and compared.
 
-A published file is an MP4, or the PNG of a row in image mode; what is said of videos here holds for both.
+A published file is an MP4, or the PNG or JPEG of a row in image mode; what is said of videos here holds for both.
 
 The tables `asked` (see `AskedRecords`), `held` and `damaged` (see `CommitIndex`) and `recorded` (see `compare_records`)
 are filled before; this fills `videos` and `findings`. Names and sizes only: cheap enough for the end of every run.
@@ -16,8 +16,6 @@ from actors.storage import join
 from pipeline.asked import IS_CURRENT
 from pipeline.commit_index import CommitIndex
 from schemas.identity import SUFFIXES, media_path
-
-_MODES = {suffix: mode for mode, suffix in SUFFIXES.items()}
 
 
 class Finding(StrEnum):
@@ -50,7 +48,7 @@ OF_RECORDS = frozenset(
 )
 
 _TABLES = (
-    "CREATE TABLE IF NOT EXISTS videos (row_key PRIMARY KEY, size_bytes, mode) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS videos (row_key PRIMARY KEY, size_bytes, suffix) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS findings (kind, record_id, row_key, reason)",
     "CREATE TABLE IF NOT EXISTS recorded (record_id PRIMARY KEY, copies, differs) WITHOUT ROWID",
     "DELETE FROM videos",
@@ -116,8 +114,8 @@ class Agreement:
 
     def video_uri(self, row_key: str) -> str:
         """Where the file of a row_key lies that was found when names were compared."""
-        found = self._scratch.one("SELECT mode FROM videos WHERE row_key = ?", (bytes.fromhex(row_key),))
-        return join(self._output, media_path(row_key, found[0] if found else None))
+        found = self._scratch.one("SELECT suffix FROM videos WHERE row_key = ?", (bytes.fromhex(row_key),))
+        return join(self._output, media_path(row_key, *(found or ())))
 
     def add(self, found: Iterable[Found]) -> None:
         """Adds findings that took more than names."""
@@ -152,5 +150,5 @@ class Agreement:
         for stat in list_by_prefix(self._storage, join(self._output, "videos")):
             name = Path(stat.uri).name
             stem, _, suffix = name.partition(".")
-            if suffix in _MODES and len(stem) == 32 and not stem.strip("0123456789abcdef"):
-                yield bytes.fromhex(stem), stat.size_bytes, _MODES[suffix]
+            if suffix in SUFFIXES and len(stem) == 32 and not stem.strip("0123456789abcdef"):
+                yield bytes.fromhex(stem), stat.size_bytes, suffix

@@ -32,6 +32,8 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Ray Data would start 32 processes to read the footers of our few files of work units.
+    os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
     with _own_sigterm():
         try:
             _start_ray()

@@ -1,7 +1,7 @@
 """The actor pool of a run, fitted to the machines there are."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 from pydantic import BaseModel
@@ -56,6 +56,13 @@ def resources() -> Resources:
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     each_node = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
     return Resources(total.get("CPU", 0), total.get("GPU", 0), len(alive), each_node)
+
+
+def with_room(run: RenderRun, available: Resources) -> Resources:
+    """The same with CPUs for an actor on every GPU, on nodes that are not known."""
+    actors = run.actors or int(available.gpus / run.gpus_per_actor)
+    needed = actors * (run.cpus_per_actor or 1.0) + _HEADROOM_CPUS
+    return replace(available, cpus=max(available.cpus, needed), each_node=())
 
 
 def choose_compute(run: RenderRun, available: Resources) -> Compute:

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from actors.image_codec import verify_png
+from actors.image_codec import verify_image
 from actors.parallel import parallel_map
 from actors.records import Record
 from actors.storage import ObjectNotFound, join
@@ -16,6 +16,7 @@ from pipeline.agreement import Agreement, Finding, Found
 from pipeline.asked import IS_CURRENT
 from pipeline.commit_index import CommitIndex
 from pipeline.files import read_batches
+from schemas.identity import media_suffix
 from schemas.record import RECORD_SCHEMA
 
 _COMPARED_TOGETHER = 1_000
@@ -113,13 +114,13 @@ def compare_videos(index: CommitIndex, agreement: Agreement, *, decode: bool) ->
 
 
 def _decoding_error(data: bytes, record: Record | None) -> str | None:
-    """Why an MP4 or PNG does not decode to what its record says, or None."""
+    """Why a video or image does not decode to what its record says, or None."""
     if record is None:
         return "its commit has gone"
     with TemporaryDirectory(prefix="stylecrafter-") as folder:
-        path = Path(folder, "file")
+        path = Path(folder, f"file.{media_suffix(record['mode'], record.get('image_format'))}")
         path.write_bytes(data)
-        verify = verify_png if record["mode"] == "image" else verify_mp4
+        verify = verify_image if record["mode"] == "image" else verify_mp4
         try:
             verify(path, record["num_frames"], record["height"], record["width"])
         except VideoError as error:

@@ -20,6 +20,7 @@ from pipeline.evaluate_statistics import Interval, mean_interval
 from pipeline.failures import as_run_failure
 from pipeline.files import write_parquet
 from pipeline.finished import FinishedOutput, open_output
+from pipeline.gpus import choose_compute_now
 from schemas.record import RECORD_SCHEMA, Status
 from schemas.review_run import EvaluateRun
 from schemas.run import FetchLimits, UsageError
@@ -39,7 +40,7 @@ LOWER_IS_BETTER = frozenset({"warping_error", "content_leak", "style_rank"})
 _BATCH = 4
 _OF_RECORDS = ("record_id", "row_id", "sample_index", "variant", "prompt", "style_image_uri")
 _COLUMNS = (
-    *_OF_RECORDS, "row_key", "style_image_sha256", "mode", "sha256", "size_bytes", "duration_s", "num_frames", "height", "width", "fusion_scales", "status",
+    *_OF_RECORDS, "row_key", "style_image_sha256", "mode", "image_format", "sha256", "size_bytes", "duration_s", "num_frames", "height", "width", "fusion_scales", "status",
 )  # fmt: skip
 ROWS_SCHEMA = pa.schema(
     [
@@ -103,7 +104,7 @@ def evaluator_config(run: EvaluateRun, output: FinishedOutput) -> EvaluatorConfi
     clip = run.clip or run.model or config.get("model")
     if not clip:
         raise UsageError(f"output = {run.output!r}: run/config.json names no model; give --clip")
-    compute = choose_compute(run, resources())
+    compute = choose_compute_now(run)
     return EvaluatorConfig(
         output=output.uri,
         clip=_absolute(clip),

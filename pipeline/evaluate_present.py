@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -107,32 +108,41 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Differences with intervals, and which of them are no chance."""
+    """Differences with intervals, and which of them are no chance; fits 80 columns."""
     console.print(f"A  {comparison.first}\nB  {comparison.second}", highlight=False, markup=False)
     alone = f"; {comparison.only_in_one} without partner" if comparison.only_in_one else ""
-    table = Table(title=f"{comparison.rows} rows in both{alone}", title_justify="left")
-    for name in ("metric", "A", "B", "B - A [95 % interval]", "effect size", "B higher in", ""):
-        table.add_column(name, justify="left" if name == "metric" else "right")
+    table = Table(
+        title=f"{comparison.rows} rows in both{alone}; 95 % intervals",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+    for name in ("metric", "A", "B", "B - A", "effect", "B > A", "better"):
+        table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
     for name, found in comparison.differences.items():
+        digits = 2 if name == "style_rank" else 4
+        difference = found.difference
         table.add_row(
             metric_label(name),
-            f"{found.first:.4f}",
-            f"{found.second:.4f}",
-            f"{found.difference.mean:+.4f} [{found.difference.low:+.4f}, {found.difference.high:+.4f}]",
+            f"{found.first:.{digits}f}",
+            f"{found.second:.{digits}f}",
+            f"{difference.mean:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]",
             f"{found.effect_size:+.2f}",
             f"{100 * found.higher:.0f} %",
-            _verdict(name, found.difference.mean) if found.is_significant else "no clear difference",
+            _better(name, difference.mean) if found.is_significant else "-",
         )
     console.print(table)
     console.print(
-        f"Scored with {comparison.models}. Effect size: mean difference in its own standard deviations (paired).",
+        "effect: mean difference in its own standard deviations (paired). B > A: share of rows. better -: no clear "
+        f"difference. Scored with {comparison.models}.",
         highlight=False,
         markup=False,
     )
 
 
-def _verdict(name: str, difference: float) -> str:
-    return "B better" if (difference > 0) != (name in LOWER_IS_BETTER) else "A better"
+def _better(name: str, difference: float) -> str:
+    return "B" if (difference > 0) != (name in LOWER_IS_BETTER) else "A"
 
 
 def _print_means(

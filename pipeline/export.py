@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from actors.parallel import parallel_map
 from actors.storage import ObjectNotFound, Storage, join
 from pipeline.finished import FinishedOutput, open_output
-from schemas.identity import SUFFIXES
+from schemas.identity import media_suffix
 from schemas.record import RECORD_SCHEMA, Status
 from schemas.review_run import ExportRun
 from schemas.run import UsageError
@@ -61,7 +61,7 @@ def export(run: ExportRun, storage: Storage) -> Exported:
         raise UsageError(f"{target} is not empty; an export is written to a new place")
     output = open_output(storage, run.output)
     missing: list[str] = []
-    modes = SUFFIXES.keys() if run.webdataset else {"video"}  # a column of videos holds no images
+    modes = {"video", "image"} if run.webdataset else {"video"}  # a column of videos holds no images
     samples = _samples(output, modes, missing)
     if run.webdataset:
         exported = _write_shards(storage, target, samples, run.shard_bytes, "tar", _TarShard)
@@ -103,7 +103,7 @@ def _samples(output: FinishedOutput, modes: Collection[str], missing: list[str])
 
 
 class _TarShard:
-    """A WebDataset shard: for each record `<record_id>.mp4` (or `.png`), `.txt` (the prompt) and `.json` (the record)."""
+    """A WebDataset shard: for each record `<record_id>.mp4` (or `.png`, `.jpg`), `.txt` (the prompt) and `.json` (the record)."""
 
     def __init__(self, path: Path):
         self._tar = tarfile.open(path, "w")  # noqa: SIM115 - closed by `close`
@@ -112,7 +112,7 @@ class _TarShard:
         record, video = sample
         text = json.dumps(record | {"finished_at": record["finished_at"].isoformat()}, ensure_ascii=False)
         files = {
-            SUFFIXES[record["mode"]]: video,
+            media_suffix(record["mode"], record["image_format"]): video,
             "txt": (record["prompt"] or "").encode(),
             "json": text.encode(),
         }

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from actors.storage import ObjectNotFound, Storage, join
 from actors.uris import absolute_path, is_local, resolve
 from pipeline.files import BATCH_ROWS, read_pointer
-from schemas.identity import media_path
+from schemas.identity import media_path, media_suffix
 from schemas.record import RECORD_SCHEMA
 from schemas.run import InfrastructureError, UsageError
 
@@ -72,8 +72,9 @@ class FinishedOutput:
         return value if isinstance(value, dict) else {}
 
     def video_uri(self, record: Mapping[str, Any]) -> str:
-        """Where the video or image of an ok record (its row_key and mode) is now."""
-        return join(self.uri, media_path(record["row_key"], record["mode"]))
+        """Where the video or image of an ok record (its row_key, mode and image_format) is now."""
+        suffix = media_suffix(record["mode"], record.get("image_format"))
+        return join(self.uri, media_path(record["row_key"], suffix))
 
     def asset_uri(self, uri: str, config: dict[str, Any]) -> str:
         """Where a style picture of a record is read: a relative path is relative to the manifest's folder."""

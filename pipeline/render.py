@@ -26,7 +26,7 @@ from pipeline.cluster import living_nodes, ray_session, session_name
 from pipeline.compute import READ_CPUS
 from pipeline.eta import Eta
 from pipeline.lease import Lease
-from pipeline.prepare import PreparedRun
+from pipeline.prepare import PreparedRun, on_gpus_that_came
 from pipeline.progress import RenderProgress
 from pipeline.rounds import Round, Rounds, sweep_attempts
 from pipeline.summary import RecordTotals, RunSummary, summarise
@@ -50,9 +50,10 @@ def render(prepared: PreparedRun) -> RunSummary:
             fail in the same way (`CircuitOpen`), or another run took the output over (`LeaseLost`).
         UsageError: another run is writing to the output.
     """
+    logs.start(prepared.run.log_format, prepared.provenance.run_id)
+    prepared = on_gpus_that_came(prepared)
     started = monotonic()
     plan, run, provenance = prepared.plan, prepared.run, prepared.provenance
-    logs.start(run.log_format, provenance.run_id)
     logger.info("planned", extra=logs.fields(plan=prepared.description))
     with Lease(prepared.storage, run.output, provenance.run_id):
         breaker = Breaker(prepared.storage, run.output, provenance.run_id, run.max_failed_fraction)
@@ -60,6 +61,7 @@ def render(prepared: PreparedRun) -> RunSummary:
         _write_run_files(prepared)
         already_done = plan.already_done.total()
         if already_done < plan.records:
+            prepared.remember_plan()
             mark(prepared.index, {}, agrees=False)
         with RenderProgress(plan.records, already_done, Eta.of(prepared), prepared.budget) as progress:
             _commit(prepared.commits, plan.failures())
@@ -135,6 +137,7 @@ def actor_config(prepared: PreparedRun, a_round: Round | None = None) -> ActorCo
         scores=run.scores,
         limits=run.limits,
         speed=run.speed,
+        safety=run.safety,
         storage_patience_s=run.storage_patience_s,
         provenance=prepared.provenance,
         render_timeout_s=_render_timeout_s(prepared),

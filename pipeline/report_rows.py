@@ -8,7 +8,7 @@ from urllib.parse import quote
 from actors.uris import absolute_path, is_local, redact, scheme_of
 from pipeline.finished import FinishedOutput
 from pipeline.report_numbers import DEVICE_STAGES, SCORES
-from schemas.identity import media_path
+from schemas.identity import media_path, media_suffix
 from schemas.record import TIMING_NAMES, Status
 from schemas.settings import SETTING_NAMES
 
@@ -136,7 +136,7 @@ def _own(record: dict[str, Any]) -> dict[str, Any]:
 
 def _video(record: dict[str, Any]) -> str | None:
     return (
-        f"../{media_path(record['row_key'], record['mode'])}"
+        f"../{media_path(record['row_key'], media_suffix(record['mode'], record['image_format']))}"
         if record["status"] == Status.OK and record["video_uri"]
         else None
     )

@@ -115,7 +115,7 @@ def _tiles(
     videos = int(numbers.is_first.sum())
     tiles.append(
         _tile(
-            "Material", duration(numbers.length_s), f"{videos:,} MP4s, {numbers.size_bytes / 2**20:,.1f} MiB"
+            "Material", duration(numbers.length_s), f"{videos:,} files, {numbers.size_bytes / 2**20:,.1f} MiB"
         )
     )
     return tiles

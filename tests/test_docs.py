@@ -1,21 +1,14 @@
-"""The documentation holds: every command in it parses, the tables are complete, and the quick start was walked.
+"""The documentation holds: every command in it parses, and the tables are complete.
 
-A shell block that cannot run on a laptop without weights says what it needs in the line above it:
-`<!-- needs: cluster -->`. Its `python -m jobs.NAME` lines are checked all the same.
+A shell block that cannot run on a laptop without weights says what it needs in the line above it,
+`<!-- needs: cluster -->`, which the built page shows; or a line of it does, in a comment. All others are run
+(test_docs_commands.py). `python -m jobs.NAME` lines are checked all the same.
 """
 
 import contextlib
 import importlib.util
 import io
-import os
 import re
-import shlex
-import subprocess
-import sys
-from collections.abc import Iterator
-from itertools import chain
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -23,41 +16,10 @@ from jobs._cli import load_config
 from schemas.manifest_row import ManifestRow
 from schemas.record import ErrorClass
 from schemas.run import ExitCode
+from tests.support.docs import BLOCKS, DOCS, ROOT
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
-_BLOCK = re.compile(r"(?:^<!-- needs: (?P<needs>[^>]+) -->\n+)?^```bash\n(?P<body>.*?)^```$", re.M | re.S)
-_HERE_DOCUMENT = re.compile(r" ?<<'?(\w+)'?(?=.*$)(?s:.*?)^\1$", re.M)
 _PYTHON = re.compile(r"(?:\.venv/bin/)?python")
 _EVERYWHERE = {"git", "cd", ".", "mkdir", "printf", "cat", "export", "cp", ".venv/bin/pre-commit"}
-
-
-class Block(NamedTuple):
-    page: str
-    needs: str | None
-    lines: list[str]
-
-    @property
-    def commands(self) -> Iterator[list[str]]:
-        """The words of each command, without comments and variables set for it."""
-        for line in self.lines:
-            for command in re.split(r" && | \| ", line):
-                words = shlex.split(command, comments=True)
-                while words and re.fullmatch(r"[A-Z][A-Za-z_]*=.*", words[0]):
-                    words = words[1:]
-                if words:
-                    yield words
-
-
-def blocks_of(page: Path) -> Iterator[Block]:
-    for found in _BLOCK.finditer(page.read_text(encoding="utf-8")):
-        body = _HERE_DOCUMENT.sub("", found["body"])
-        lines = body.replace("\\\n", " ").splitlines()
-        yield Block(page.name, found["needs"], lines)
-
-
-BLOCKS = list(chain.from_iterable(map(blocks_of, PAGES)))
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +111,13 @@ def test_every_job_and_every_manifest_column_is_described(hooks):
         assert all(cell.strip() for cell in row.strip("|").split(" | ")), row
 
 
+def test_readers_see_what_commands_need(hooks):
+    page = "Text.\n\n<!-- needs: a cluster on AWS -->\n```bash\nray up cluster.yaml\n```\n"
+    assert "\n\n*Needs a cluster on AWS; the tests do not run this.*\n\n```bash" in hooks.on_page_markdown(
+        page
+    )
+
+
 @pytest.mark.parametrize(
     ("heading", "expected"),
     [
@@ -161,30 +130,3 @@ def test_troubleshooting_says_what_to_do_about_each(heading, expected):
     first_cells = re.findall(r"^\| ([^|]+?) \|", section, re.M)[2:]
     assert len(first_cells) == len(set(first_cells))
     assert set(first_cells) == expected
-
-
-@pytest.mark.slow
-def test_the_quick_start_works_in_an_empty_folder(tmp_path):
-    from examples.demo import write_styles
-
-    write_styles(
-        tmp_path / "outputs" / "demo" / "styles"
-    )  # what `make demo` leaves; it has a test of its own
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-    for block in blocks_of(DOCS / "quick-start.md"):
-        if not block.needs:
-            script = "set -e\n" + "\n".join(block.lines)
-            done = subprocess.run(
-                ["bash", "-c", script],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, f"{block.lines}\n{done.stdout}\n{done.stderr}"
-    run = tmp_path / "outputs" / "quick" / "run"
-    assert (run / "_SUCCESS").exists()
-    assert (run / "run" / "report.html").exists()
-    assert len(list(run.rglob("videos/**/*.mp4"))) == 2

@@ -45,21 +45,22 @@ function play(video) {
   if (started) started.catch(() => {}); // the page was scrolled on before it could begin
 }
 
-function video(i, options) {
+function media(i, options) {
   const href = rows.video[i];
   if (!href) {
-    const words = status(i) === "ok" ? "no video" : `${status(i)}: ${classOf(i).replaceAll("_", " ")}`;
+    const words = status(i) === "ok" ? "nothing made" : `${status(i)}: ${classOf(i).replaceAll("_", " ")}`;
     return element("div", { className: "none bad", text: words });
   }
-  if (href.endsWith(".png")) return element("img", { src: href, loading: "lazy", alt: `Image: ${prompt(i)}` });
-  if (href.endsWith(".png")) return element("img", { src: href, loading: "lazy", alt: `Image: ${prompt(i)}` });
-  const node = element("video", { loop: true, playsinline: true, preload: "none", "aria-label": `Video: ${prompt(i)}`, ...options });
-  node.muted = true;
-  node.dataset.src = href;
+  const still = !href.endsWith(".mp4");
+  const node = still ? element("img", { src: href, loading: "lazy", alt: `Image: ${prompt(i)}` })
+    : element("video", { loop: true, playsinline: true, preload: "none", "aria-label": `Video: ${prompt(i)}`, ...options });
   node.addEventListener("error", () => {
     watcher.unobserve(node);
-    node.replaceWith(element("div", { className: "none" }, element("a", { href, text: "video not reachable from here" })));
+    node.replaceWith(element("div", { className: "none" }, element("a", { href, text: `${still ? "image" : "video"} not reachable from here` })));
   });
+  if (still) return node;
+  node.muted = true;
+  node.dataset.src = href;
   watcher.observe(node);
   return node;
 }
@@ -87,7 +88,7 @@ const mark = (i) => element("span", { className: "status" }, element("i", { clas
 function card(i) {
   const references = element("div", { className: "refs" }, ...styles(i).slice(0, 3).map(reference));
   return element("li", { className: "card" },
-    element("div", { className: "pictures" }, references, video(i, {})),
+    element("div", { className: "pictures" }, references, media(i, {})),
     element("div", { className: "words" },
       element("button", { type: "button", className: "prompt", text: prompt(i), onclick: () => openDetail(i), "aria-haspopup": "dialog" }),
       facts(i)));
@@ -200,7 +201,7 @@ function fill(select, choices) {
 
 function openDetail(i) {
   byId("detail-title").textContent = label(i);
-  const movie = video(i, { controls: true });
+  const movie = media(i, { controls: true });
   const link = (href, text) => (href ? element("a", { href, text }) : document.createTextNode(text));
   const settings = data.settings[rows.settings[i]] ?? {};
   const timings = data.stages.map((name, s) => [name, rows.timings[i] && rows.timings[i][s]]).filter(([, value]) => value);
@@ -210,7 +211,7 @@ function openDetail(i) {
     ["Error", errorOf(i)],
     ...scores.map(({ name, label: title }) => [title, rows[name][i] === null ? "" : number(rows[name][i], 6)]),
     ["Style", element("span", {}, ...styles(i).flatMap((style) => [link(style.href, style.uri), element("br")]))],
-    ["Video", rows.video[i] && link(rows.video[i], `${data.output}/${rows.video[i].replace("../", "")}`)],
+    ["File", rows.video[i] && link(rows.video[i], `${data.output}/${rows.video[i].replace("../", "")}`)],
     ["Commit", link(rows.commit[i], "the record as JSON")],
     ["Settings", Object.entries(settings).filter(([, value]) => value !== "").map(([name, value]) => `${name} ${value}`).join(", ")],
     ["Seed", rows.seed[i] ?? ""],

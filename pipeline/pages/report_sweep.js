@@ -9,7 +9,7 @@ function showSweep({ axes, examples }) {
 
   function cell(row) {
     if (row === null) return element("td", {}, element("div", { className: "none", text: "not made" }));
-    return element("td", {}, video(row, {}),
+    return element("td", {}, media(row, {}),
       element("button", { type: "button", onclick: () => openDetail(row), "aria-haspopup": "dialog", "aria-label": `Details: ${label(row)}` }, facts(row)));
   }
 

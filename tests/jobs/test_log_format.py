@@ -5,9 +5,11 @@ import json
 import logging
 import sys
 
+import diffusers
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import transformers
 
 from actors import logs
 from jobs import render
@@ -37,12 +39,13 @@ def run_json(monkeypatch, tmp_path, tiny_model, pictures):
         )
         with pytest.raises(SystemExit) as ended:
             run_job(render.main)
-        # The actor is in this process here, and diffusers draws a bar while it loads the model.
-        lines = [line for line in said.getvalue().splitlines() if line.startswith("{")]
-        return ended.value.code, [json.loads(line) for line in lines]
+        return ended.value.code, [json.loads(line) for line in said.getvalue().splitlines()]
 
     yield lambda *flags, model=str(tiny_model): run("--model", model, *flags)
     root.handlers = handlers
+    logging.captureWarnings(False)
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.enable_progress_bar()
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
 

@@ -74,6 +74,13 @@ class Night:
     def commits(self) -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in self.output.glob("commits/*/*.json")}
 
+    def await_a_commit(self, following: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not self.commits():
+            assert following.poll() is None, following.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
     def driver(self) -> int:
         """The pid of the render, which the lease names."""
         return int(json.loads((self.output / "run" / "lease.json").read_text())["pid"])
@@ -133,16 +140,13 @@ def test_the_next_night_goes_on_where_a_killed_one_ended(
 ) -> None:
     night = Night(tmp_path, head, tiny_model, [f"{pictures}/0.png"] * 4, num_inference_steps=30)
     following = night.submit("--submission-id", "night-1")
-    deadline = time.monotonic() + DEADLINE_S
-    while not night.commits():
-        assert following.poll() is None, following.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    night.await_a_commit(following)
     following.send_signal(signal.SIGINT)
     code, said = end(following)
     assert code == ExitCode.STOPPED
     assert "night-1 goes on; to stop it: python -m jobs.submit --submission-id night-1 --stop" in said
     os.kill(night.driver(), signal.SIGKILL)
+    deadline = time.monotonic() + DEADLINE_S
     while "running" in (said := night.look_after("--submission-id", "night-1", "--status")):
         assert time.monotonic() < deadline
     assert "night-1: failed, exit code" in said
@@ -154,6 +158,26 @@ def test_the_next_night_goes_on_where_a_killed_one_ended(
     assert finished.items() <= night.commits().items()
     summary = json.loads((night.output / "run" / "summary.json").read_text())
     assert (summary["rendered"], summary["statuses"]) == (4 - len(finished), {"ok": 4})
+
+
+def test_a_live_job_is_stopped_and_the_name_goes_on_later(
+    tmp_path: Path, head: RayHead, tiny_model: Path, pictures: Path
+) -> None:
+    night = Night(tmp_path, head, tiny_model, [f"{pictures}/0.png"] * 4, num_inference_steps=30)
+    following = night.submit("--submission-id", "stopped")
+    night.await_a_commit(following)
+    assert "stopped: stopped" in night.look_after("--submission-id", "stopped", "--stop")
+    code, said = end(following)
+    assert code == ExitCode.STOPPED, said
+    finished = night.commits()
+    assert 1 <= len(finished) < 4
+    assert "stopped: stopped" in night.look_after("--submission-id", "stopped", "--stop")  # again: it says so
+
+    code, said = end(night.submit("--submission-id", "stopped"))
+    assert code == ExitCode.DONE, said
+    assert "submitted stopped-2 to" in said
+    assert finished.items() <= night.commits().items()
+    assert len(night.commits()) == 4
 
 
 def test_a_wrong_token_is_one_sentence(head: RayHead, tmp_path: Path) -> None:

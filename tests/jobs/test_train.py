@@ -70,6 +70,14 @@ def test_a_dry_run_counts_the_published_parameters(stage: str, adapter: str, tem
     assert "GiB" in out
 
 
+def test_a_dry_run_of_the_depth_stage(run: Run, flags: list[str]) -> None:
+    code, out, err = run("depth", *flags, "--dry-run")
+    assert (code, err) == (0, "")
+    total, trained = numbers(out, "depth_adapter")
+    assert total == trained
+    assert "GiB" in out
+
+
 def test_sharding_over_more_workers_takes_less_memory_of_each(run: Run, flags: list[str]) -> None:
     def total(*more: str) -> float:
         code, out, _ = run("style", *flags, "--dry-run", "--height", "512", "--width", "512", *more)

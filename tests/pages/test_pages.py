@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from actors.storage import Storage
 from pipeline.report import write_report
 from pipeline.study import make_study
 from pipeline.study_votes import collect
+from schemas.identity import media_path
 from schemas.review_run import StudyRun
 from schemas.sweep import Sweep
 from tests.support.outputs import HOSTILE, ok_record, write_output, write_records, write_sweep
@@ -87,6 +89,31 @@ def test_videos_play_and_text_is_never_carried_out(visit: Any, report: Path) -> 
     assert page.evaluate("window.broken") is None
     page.click("#motion")
     until(page, "[...document.querySelectorAll('#list video')].every((video) => video.paused)")
+
+
+def test_images_are_shown_as_pictures(visit: Any, tmp_path: Path) -> None:
+    records = [one for one in write_output(tmp_path / "out", 4, styles=2) if one["status"] == "ok"]
+    for record in records[:2]:
+        file = tmp_path / "out" / media_path(record["row_key"], "png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (90, 60), "teal").save(file)
+        record |= {
+            "mode": "image",
+            "num_frames": 1,
+            "clip_temp": None,
+            "video_uri": str(file),
+            "duration_s": None,
+        }
+    write_records(tmp_path / "out", records)
+    page = visit(Path(write_report(Storage(), str(tmp_path / "out"))))
+    page.locator(".card").first.scroll_into_view_if_needed()
+    until(page, "document.querySelector('#list img[alt^=Image]')?.naturalWidth === 90")
+    assert page.locator("#list video").count() == len(records) - 2
+    page.click("#motion")  # a picture has no motion to stop
+    page.evaluate("document.querySelectorAll('#list img[alt^=Image]')[1].dispatchEvent(new Event('error'))")
+    assert page.locator("#list a").text_content() == "image not reachable from here"
+    page.locator("button.prompt").first.click()
+    until(page, "document.querySelector('#detail img[alt^=Image]')?.naturalWidth === 90")
 
 
 def test_filters_order_pages_and_views(visit: Any, report: Path) -> None:

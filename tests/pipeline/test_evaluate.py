@@ -1,6 +1,7 @@
 """Evaluation of finished outputs: the numbers, what is written, what cannot be scored, comparisons."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,8 @@ def a_run(output: Path, model: Path, **values) -> EvaluateRun:
     return EvaluateRun(output=str(output), finished=True, clip=str(model), resamples=200, **values)
 
 
-def printed(show, value) -> str:
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+def printed(show, value, width=200) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     show(value, console)
     return console.export_text()
 
@@ -131,7 +132,9 @@ def test_two_runs_are_compared_row_by_row(tmp_path, tiny_model, in_process):
     assert all(found.difference.mean == 0 for found in same.differences.values())
     other = compare(Storage(), str(tmp_path / "a"), str(tmp_path / "c"), 200)
     assert other.differences["clip_text"].difference.count == 11
-    assert "B - A [95 % interval]" in printed(print_comparison, other)
+    shown = printed(print_comparison, other, width=80)
+    lines = [line for line in shown.splitlines() if line.startswith(("CLIP", "Content", "Style"))]
+    assert len(lines) == len(other.differences) and all(line.split()[-1] in "AB-" for line in lines), shown
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path, tiny_model, in_process):
@@ -150,6 +153,15 @@ def test_the_report_shows_the_evaluation(tmp_path, tiny_model, in_process):
     assert "By style, worst CLIP-Style first" in page
     assert "Fusion scale by layer: mean, and 5 to 95 % of the videos" in page
     assert "Mean fusion scale of 2 styles (rows) with 4 prompts (columns)" in page
+
+
+def test_the_clip_of_a_model_alone_scores_as_the_model_does(tmp_path, tiny_model, in_process):
+    for part in ("text_encoder", "image_encoder", "feature_extractor"):  # the tokenizer is made again
+        shutil.copytree(tiny_model / part, tmp_path / "clip" / part)
+    write_output(tmp_path / "out", 2, styles=2)
+    found = [evaluate(a_run(tmp_path / "out", clip), Storage()) for clip in (tiny_model, tmp_path / "clip")]
+    assert found[0].metrics == found[1].metrics
+    assert found[1].models.startswith("clip=clip:")
 
 
 def test_a_directory_that_is_no_clip_is_refused(tmp_path, in_process):

@@ -155,6 +155,19 @@ def test_files_say_which_run_and_row_they_are_of(run_rows):
 
 
 @pytest.mark.usefixtures("in_process")
+def test_a_jpeg_says_so_in_name_record_and_file_and_reconciles(tmp_path, run_rows):
+    _, records = run_rows([{"mode": "image"}, {}], image_format="jpeg", jpeg_quality=80)
+    image, video = records["row-0"], records["row-1"]
+    assert (image["image_format"], image["jpeg_quality"]) == ("jpeg", 80)
+    assert (video["image_format"], Path(video["video_uri"]).suffix) == ("png", ".mp4")
+    with Image.open(image["video_uri"]) as opened:
+        assert (Path(image["video_uri"]).suffix, opened.format) == (".jpg", "JPEG")
+        assert json.loads(opened.info["comment"])["row_key"] == image["row_key"]
+    assert reconcile(ReconcileRun(output=str(tmp_path / "out"), check="decode")).agrees
+    assert run_rows([{"mode": "image"}, {}], image_format="jpeg", jpeg_quality=80)[0].rendered == 0
+
+
+@pytest.mark.usefixtures("in_process")
 def test_an_image_without_its_commit_is_adopted_and_a_damaged_one_made_again(tmp_path, run_rows):
     _, first = run_rows([{"mode": "image"}])
     image = Path(first["row-0"]["video_uri"])

@@ -1,5 +1,6 @@
 """A Ray head of a test's own: own ports, own folder, protected by a token, ended by its pid."""
 
+import json
 import os
 import secrets
 import shutil
@@ -22,13 +23,19 @@ _END_S = 60
 class RayHead:
     """`with RayHead() as head: ...`; `head.environment` leads `ray` and `jobs.submit` to it, and holds its token."""
 
-    def __init__(self, cpus: int = 2):
+    def __init__(self, cpus: int = 2, gpu_nodes: int = 0):
+        """
+        Args:
+            gpu_nodes: nodes that Ray's autoscaler may start, on this machine, each of which claims to have a GPU.
+        """
         self._cpus = cpus
+        self._gpu_nodes = gpu_nodes
         self._folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # its sockets' paths must be short
         token = self._folder / "token"
         token.write_text(secrets.token_hex(16))
         ports = _free_ports(5)
         self.address = f"http://127.0.0.1:{ports['dashboard']}"
+        self.gcs_address = f"127.0.0.1:{ports['gcs']}"
         self._ports = ports
         without = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
         self.environment = {name: value for name, value in os.environ.items() if name not in without} | {
@@ -51,6 +58,8 @@ class RayHead:
             f"--metrics-export-port={ports['metrics']}", "--min-worker-port=0", "--max-worker-port=0",
             f"--object-store-memory={100 * 2**20}",
         ]  # fmt: skip
+        if self._gpu_nodes:
+            command.append(f"--autoscaling-config={self._autoscaling()}")
         self._process = subprocess.Popen(
             command,
             env=self.environment,
@@ -70,6 +79,37 @@ class RayHead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+
+    def _autoscaling(self) -> Path:
+        """The config of Ray's own autoscaler and of its provider for tests."""
+        self.environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        node = {"resources": {"CPU": 2, "GPU": 1, "object_store_memory": 100 * 2**20}, "node_config": {}}
+        config = {
+            "cluster_name": "test",
+            "max_workers": self._gpu_nodes,
+            "provider": {
+                "type": "fake_multinode",
+                "gcs_address": self.gcs_address,
+                "use_node_id_as_ip": True,  # they share this machine's
+                "disable_node_updaters": True,
+                "disable_launch_config_check": True,
+            },
+            "available_node_types": {
+                "ray.head.default": {"resources": {"CPU": self._cpus}, "node_config": {}, "max_workers": 0},
+                "gpu": node | {"min_workers": 0, "max_workers": self._gpu_nodes},
+            },
+            "head_node_type": "ray.head.default",
+            # Of nodes elsewhere; the autoscaler asks for them all.
+            "idle_timeout_minutes": 5,
+            "auth": {},
+            "file_mounts": {},
+            "cluster_synced_files": [],
+            "worker_setup_commands": [],
+            "worker_start_ray_commands": [],
+        }
+        file = self._folder / "autoscaling.json"
+        file.write_text(json.dumps(config))
+        return file
 
     def _wait(self) -> None:
         """Until the job server and its agent answer."""
