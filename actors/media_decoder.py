@@ -21,6 +21,7 @@ _MAX_REQUESTS = 500  # a fresh process now and then: what a decoder leaks does n
 _MAX_MESSAGE_BYTES = 4096
 _START_TIMEOUT_S = 120.0  # of a Python process, on a machine that is busy with anything
 _CLOSE_TIMEOUT_S = 1.0
+_STARTS = 4  # in a row, before it is not chance that a process ends while it starts
 _ATTEMPTS = 2  # a process that dies may have been killed for reasons that are not the picture's
 _INHERITED_VARIABLES = ("LD_LIBRARY_PATH", "PATH", "TZ")  # no credentials
 _ERROR_CLASSES = {
@@ -152,7 +153,7 @@ class MediaDecoder:
 
     def _started(self) -> subprocess.Popen[bytes]:
         """A new process; one that is killed while it starts is replaced as any other."""
-        for _ in range(_ATTEMPTS - 1):
+        for _ in range(_STARTS - 1):
             try:
                 return self._start()
             except InfrastructureError as error:

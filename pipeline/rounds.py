@@ -5,6 +5,8 @@ rows of lost units that left a marker were in the hands of a process when it die
 They are tried again alone, last, until they are done or quarantined. The other rows go into the next round.
 """
 
+import gc
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +25,8 @@ from pipeline.units import write_units
 from schemas.planned import PlannedRow, unit_rows
 from schemas.record import Status
 from schemas.run import InfrastructureError
+
+logger = logging.getLogger(__name__)
 
 _SUSPECT_FROM = 2  # attempts, in earlier runs, that nothing came of
 _MAX_IDLE = 3
@@ -46,7 +50,7 @@ class _Outcome:
     records: int = 0
     deaths: int = 0
     left: int = 0  # rows that the run's time was over for
-    broken: Exception | None = None  # what Ray said when it gave the round up
+    broken: str = ""  # what Ray said when it gave the round up
 
 
 class Rounds:
@@ -86,6 +90,7 @@ class Rounds:
             while a_round := following or self._written(self._taken_suspects(), alone=True):
                 outcome, settled = _Outcome(), list[Record]()
                 yield from self._carried_out(a_round, outcome)
+                _let_actors_end()
                 if outcome.left:
                     return
                 following = self._written(self._rest(a_round, outcome, settled))
@@ -148,7 +153,10 @@ class Rounds:
         except (RayError, ExecutionTimeoutError) as error:
             if cause := named_cause(error):
                 raise cause from error
-            outcome.broken = error
+            outcome.broken = str(error).strip().partition("\n")[0] or type(error).__name__
+            logger.warning(
+                "Ray gave up round %d, its rows go on in another: %s", a_round.number, outcome.broken
+            )
 
     def _rest(self, a_round: Round, outcome: _Outcome, settled: list[Record]) -> Iterator[Unit]:
         """The rows of lost units that go into the next round; records of those that turn out done go to `settled`."""
@@ -210,6 +218,15 @@ class Rounds:
                     for unit in batch.to_pylist():
                         if unit["unit_id"] not in (without or ()):
                             yield unit_rows(unit["rows"])
+
+
+def _let_actors_end() -> None:
+    """Ends what is left of a round's actors, so that those of the next one find free CPUs and GPUs.
+
+    Ray ends an actor when nobody refers to it any more. After a failure the tracebacks still do, in cycles that wait
+    for the garbage collector; until then Ray would even start such an actor again wherever there is room.
+    """
+    gc.collect()
 
 
 def sweep_attempts(prepared: PreparedRun) -> None:

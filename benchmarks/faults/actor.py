@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from actors.render_actor import RenderActor
 from benchmarks.faults.hooks import Hooks
 from benchmarks.faults.mutations import mutate
@@ -11,6 +13,11 @@ class FaultyRenderActor(RenderActor):
     """Patches the classes of its process before it makes itself of them."""
 
     def __init__(self, *args: Any, **kw: Any):
-        Hooks.from_environment().in_actor()
+        hooks = Hooks.from_environment()
+        hooks.in_actor()
         mutate()
+        hooks.at("starting")
         super().__init__(*args, **kw)
+        torch.set_num_threads(
+            1
+        )  # as in the run without faults: the last bit of a pixel may depend on their number

@@ -33,12 +33,12 @@ class Expected:
 
     Args:
         error_classes: which of them a row that is not ok may have.
-        sha256: of the video in a run without faults; None: it is not compared.
+        frames_sha256: of the video in a run without faults; None: they are not compared.
     """
 
     statuses: tuple[str, ...] = ("ok",)
     error_classes: tuple[str, ...] = ()
-    sha256: str | None = None
+    frames_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def audit(output: Output, expected: Mapping[Identity, Expected], events: Iterabl
     for record in snapshot:
         if (wanted := expected.get(_identity(record))) is not None:
             problems += _outcome_problems(record, wanted)
-    problems += _video_problems(output, [record for record in snapshot if record["status"] == "ok"])
+    problems += _video_problems(output, [record for record in snapshot if record["status"] == "ok"], expected)
     return problems + renders_twice(events)
 
 
@@ -162,37 +162,51 @@ def _outcome_problems(record: Mapping[str, Any], wanted: Expected) -> list[Probl
             return [Problem("wrong", row_id, "there is no sentence that says why")]
         if record["video_uri"] is not None:
             return [Problem("wrong", row_id, "failed, but names a video")]
-    elif wanted.sha256 is not None and record["sha256"] != wanted.sha256:
-        return [Problem("wrong", row_id, "other bytes than in a run without faults")]
     return []
 
 
-def _video_problems(output: Output, records: Sequence[Mapping[str, Any]]) -> list[Problem]:
+def _video_problems(
+    output: Output, records: Sequence[Mapping[str, Any]], expected: Mapping[Identity, Expected]
+) -> list[Problem]:
+    def problem(record: Mapping[str, Any]) -> Problem | None:
+        return _video_problem(output, record, expected.get(_identity(record), Expected()).frames_sha256)
+
     with ThreadPoolExecutor(_DECODERS) as decoders:
-        found = decoders.map(lambda record: _video_problem(output, record), records)
-        return [
-            Problem("falsely_ok", record["row_id"], problem)
-            for record, problem in zip(records, found, strict=True)
-            if problem is not None
-        ]
+        return [found for found in decoders.map(problem, records) if found is not None]
 
 
-def _video_problem(output: Output, record: Mapping[str, Any]) -> str | None:
+def _video_problem(output: Output, record: Mapping[str, Any], frames_sha256: str | None) -> Problem | None:
+    def falsely_ok(what: str) -> Problem:
+        return Problem("falsely_ok", record["row_id"], what)
+
     uri = record["video_uri"] or ""
     if not uri.startswith(f"{output.uri}/videos/"):
-        return f"its video_uri {uri!r} is not below the output"
+        return falsely_ok(f"its video_uri {uri!r} is not below the output")
     try:
         video = output.read(uri.removeprefix(f"{output.uri}/"))
     except Exception as error:  # noqa: BLE001 - a missing object has another error in each store
-        return f"its video cannot be read ({type(error).__name__})"
+        return falsely_ok(f"its video cannot be read ({type(error).__name__})")
     if hashlib.sha256(video).hexdigest() != record["sha256"]:
-        return "its video has other bytes than the record says"
+        return falsely_ok("its video has other bytes than the record says")
+    frames = decode(video)
     shape = (record["num_frames"], record["height"], record["width"])
-    return None if decoded_shape(video) == shape else f"its video does not decode to {shape}"
+    if frames is None or frames.shape != shape:
+        return falsely_ok(f"its video does not decode to {shape}")
+    if frames_sha256 not in {None, frames.sha256}:
+        return Problem("wrong", record["row_id"], "other frames than in a run without faults")
+    return None
 
 
-def decoded_shape(video: bytes) -> tuple[int, int, int] | None:
-    """(frames, height, width) that ffmpeg decodes a video to; None if it says anything is wrong."""
+@dataclass(frozen=True)
+class Frames:
+    """What a video decodes to. Its file's metadata, which name the run that made it, are no part of it."""
+
+    shape: tuple[int, int, int]  # frames, height, width
+    sha256: str
+
+
+def decode(video: bytes) -> Frames | None:
+    """What ffmpeg decodes a video to; None if it says anything is wrong."""
     with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
         file.write(video)
         file.flush()
@@ -204,4 +218,4 @@ def decoded_shape(video: bytes) -> tuple[int, int, int] | None:
     fields = {field[:1]: field[1:] for field in header.split(b" ")[1:]}
     height, width = int(fields[b"H"]), int(fields[b"W"])
     frame_bytes = len(_FRAME) + height * width * 3 // 2
-    return len(frames) // frame_bytes, height, width
+    return Frames((len(frames) // frame_bytes, height, width), hashlib.sha256(frames).hexdigest())

@@ -6,6 +6,7 @@ with O_EXCL, so that a fault which kills happens once), `events.jsonl` what the 
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 DIRECTORY_VARIABLE = "FAULTS_DIRECTORY"  # read by the harness's own hooks, never by the product
+STACKS_SIGNAL = signal.SIGUSR1  # a run's driver answers with the stacks of all its threads, in its log
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Event:
-    """What a process did: `rendering`, `published`, `committed` (of an ok record) or `actor`."""
+    """What a process did: `rendering`, `published`, `committed` (of an ok record), or that it began: `driver`, `actor`."""
 
     name: str
     pid: int

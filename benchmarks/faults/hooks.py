@@ -1,9 +1,10 @@
 """Faults inside the render processes: put around the product's own methods, from outside and only here.
 
 Points that a row passes in an actor: `fetch` its pictures, `render` (begun), `rendered`, `upload` (encoded, not yet
-sent), `uploaded` (the MP4 is in the store, its commit is not), `committed`. Points of the driver: `planned` (nothing
-is written yet), `received` (an actor's record reached the driver), `snapshot` (all is committed, the snapshot is not
-made), `snapshotted`.
+sent), `uploaded` (the MP4 is in the store, its commit is not), `committed`; of no row: `starting` (nothing is loaded
+yet). Points of the driver: `planned` (nothing is written yet), `session` (Ray has started, its actors have not),
+`received` (an actor's record reached the driver), `snapshot` (all is committed, the snapshot is not made),
+`snapshotted`.
 
 Shapes: B rows of a batch, C colours, T frames, H, W pixels.
 """

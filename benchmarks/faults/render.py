@@ -3,9 +3,11 @@
 python -m benchmarks.faults.render ARGUMENTS OF JOBS.RENDER
 """
 
+import faulthandler
 import os
 from typing import Any
 
+from benchmarks.faults.fault import STACKS_SIGNAL
 from benchmarks.faults.hooks import Hooks, patch
 from benchmarks.faults.mutations import mutate
 
@@ -18,7 +20,9 @@ def main() -> int:
     from benchmarks.faults.actor import FaultyRenderActor
     from pipeline.progress import RenderProgress
 
+    faulthandler.register(STACKS_SIGNAL, all_threads=True)
     hooks = Hooks.from_environment()
+    hooks.directory.log("driver")
     hooks.directory.write_pid("driver", os.getpid())
     actors.render_actor.RenderActor = FaultyRenderActor  # type: ignore[misc]
 
@@ -41,6 +45,9 @@ def main() -> int:
         return outcome
 
     patch(pipeline.prepare, "prepare", after("planned"))
+    patch(
+        pipeline.render, "session_name", after("session")
+    )  # asked once Ray has started, for each round's actors
     patch(RenderProgress, "rendered", receive)
     patch(pipeline.render, "close_output", snapshot)
     mutate()

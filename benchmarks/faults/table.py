@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from benchmarks.faults.audit import Problem
 from benchmarks.faults.fault import Fault
-from benchmarks.faults.life import Result
+from benchmarks.faults.result import Result
 from benchmarks.figures import Figure
 
 _COLUMNS = ("kind", "injected", "recovered", "lost", "duplicate", "falsely ok", "otherwise wrong")

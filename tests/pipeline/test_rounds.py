@@ -1,6 +1,8 @@
 """One record per row, whatever happens to the processes: the driver's side, with processes that only pretend."""
 
+import gc
 import json
+import weakref
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -244,6 +246,30 @@ def test_a_broken_round_goes_on_with_the_rest(world):
     made = world([1], [2], [3], row_2=["the round breaks"])
     assert {record["status"] for record in made.records().values()} == {"ok"}
     assert made.rounds == [(False, 3), (False, 1), (True, 1)]
+
+
+def test_the_actors_of_a_broken_round_are_let_go_before_the_next_one_starts(world, monkeypatch):
+    """Ray keeps, and starts again, an actor that anything refers to: it would hold the next one's CPUs."""
+    made = world([1], [2], row_1=["the round breaks"])
+    held = []
+
+    class Actor:
+        pass
+
+    def run_round(a_round, carried_out=made.run_round):
+        assert [actor() for actor in held] == [None] * len(held)
+        actors = [Actor()]
+        held.append(weakref.ref(actors[0]))
+        actors.append(actors)  # as what an error's traceback holds: only the garbage collector finds it
+        yield from carried_out(a_round)
+
+    monkeypatch.setattr(made, "run_round", run_round)
+    gc.disable()
+    try:
+        made.records()
+    finally:
+        gc.enable()
+    assert len(held) == 3
 
 
 def test_when_ray_has_ended_the_run_says_so(world):

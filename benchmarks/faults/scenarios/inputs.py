@@ -2,7 +2,6 @@
 
 import random
 import struct
-import time
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 from benchmarks.faults.audit import Expected, Identity
 from benchmarks.faults.fault import Fault
 from benchmarks.faults.lab import Lab, Row, write_manifest, write_picture
-from benchmarks.faults.life import Life, Result, local_arguments
+from benchmarks.faults.life import Life, local_arguments
 from benchmarks.faults.outputs import LocalOutput
+from benchmarks.faults.result import Result
 
 _GOOD_ROWS = 10
 _MAX_BYTES = 2**20
@@ -60,22 +60,28 @@ _INVALID: tuple[Mapping[str, object], ...] = (
 )
 
 
-def run(lab: Lab, counts: Mapping[str, int]) -> Result:
+def run(lab: Lab, name: str, counts: Mapping[str, int]) -> Result:
     """One run over all hostile rows."""
-    started = time.monotonic()
     hostile = _Hostile(lab, random.Random(lab.seed))
     for kind in KINDS:
         for index in range(counts.get(kind, 0)):
             getattr(hostile, kind)(f"{kind}-{index:02d}", index)
     rows = [*lab.pool(_GOOD_ROWS), *hostile.rows]
-    write_manifest(lab.base / "inputs.parquet", rows)
-    output = LocalOutput(lab.folder / "out" / "inputs")
+    write_manifest(lab.base / f"{name}.parquet", rows)
+    output = LocalOutput(lab.folder / "out" / name)
     life = Life(
         lab,
-        "inputs",
+        name,
         output,
         local_arguments(
-            lab, "inputs.parquet", output, "--limits.input-roots", str(lab.base), "--unit-rows", "4", *_LIMITS
+            lab,
+            f"{name}.parquet",
+            output,
+            "--limits.input-roots",
+            str(lab.base),
+            "--unit-rows",
+            "4",
+            *_LIMITS,
         ),
         lab.expected(lab.pool(_GOOD_ROWS)) | hostile.expected,
         hostile.faults,
@@ -84,7 +90,7 @@ def run(lab: Lab, counts: Mapping[str, int]) -> Result:
         if fault.point is None:
             life.directory.claim(fault)
     life.run_until_done(normal=frozenset({1} if hostile.rows else {0}))
-    return life.result(started)
+    return life.result()
 
 
 class _Hostile:
@@ -134,7 +140,9 @@ class _Hostile:
         """The first row of an id is a good one, the second one another row, and its record has a name of its own."""
         first = self._lab.pool(index % _GOOD_ROWS + 1)[-1] | {"row_id": row_id, "num_samples": 1}
         self.rows.append(first)
-        self.expected[row_id, 0] = Expected(sha256=self._lab.reference.get((f"r{index % _GOOD_ROWS:03d}", 0)))
+        self.expected[row_id, 0] = Expected(
+            frames_sha256=self._lab.reference.get((f"r{index % _GOOD_ROWS:03d}", 0))
+        )
         self._add("duplicate_id", row_id, ("invalid",), ("duplicate_row_id",), record=f"{row_id}~2")
 
     def _add(

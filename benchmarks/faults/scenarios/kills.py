@@ -7,14 +7,13 @@ left none, a silent one of another machine is put there.
 import itertools
 import json
 import random
-import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from benchmarks.faults.fault import Fault, spread
 from benchmarks.faults.lab import Lab, write_manifest
-from benchmarks.faults.life import NORMAL, Life, Result, local_arguments
+from benchmarks.faults.life import NORMAL, Life, local_arguments
 from benchmarks.faults.outputs import LocalOutput, Output
+from benchmarks.faults.result import Result
 
 KINDS = ("kill_driver", "kill_actor", "kill_ray", "kill_decoder", "stale_lease")
 _LEASE = "run/lease.json"
@@ -29,12 +28,23 @@ _FOREIGN = {
 }
 _SPARE_ROWS = 4
 _POINTS = {  # of the first faults of a kind; then again from the start
-    "kill_driver": ("uploaded", "render", "received", "committed", "upload", "rendered"),
-    "kill_actor": ("uploaded", "committed", "render", "rendered", "upload"),
-    "kill_ray": ("committed", "uploaded", "render", "upload", "rendered"),
+    "kill_driver": (
+        "uploaded",
+        "render",
+        "snapshot",
+        "received",
+        "committed",
+        "planned",
+        "upload",
+        "rendered",
+        "snapshotted",
+        "uploaded",
+    ),
+    "kill_actor": ("uploaded", "committed", "render", "starting", "rendered", "upload"),
+    "kill_ray": ("committed", "uploaded", "session", "render", "starting", "upload", "rendered"),
     "kill_decoder": ("fetch",),
 }
-_DRIVER_POINTS = ("snapshot", "snapshotted", "planned")  # once each: they need no row, and the run is short
+_OF_NO_ROW = {"planned", "session", "starting", "snapshot", "snapshotted"}
 _ACTIONS = {
     "kill_driver": "kill-driver",
     "kill_actor": "kill-self",
@@ -43,46 +53,37 @@ _ACTIONS = {
 }
 
 
-def run(lab: Lab, counts: Mapping[str, int]) -> Result:
+def run(lab: Lab, name: str, counts: Mapping[str, int]) -> Result:
     """One manifest that is finished in spite of all of them."""
-    started = time.monotonic()
     chance = random.Random(lab.seed)
     kinds = [kind for kind in _ACTIONS for _ in range(counts.get(kind, 0))]
     chance.shuffle(kinds)
     rows = lab.pool(len(kinds) + _SPARE_ROWS)
+    points = {kind: itertools.cycle(points) for kind, points in _POINTS.items()}
     faults = [
-        Fault(f"{kind}-{index:02d}", kind, row_id=row["row_id"], action=_ACTIONS[kind])
+        _fault(f"{kind}-{index:02d}", kind, next(points[kind]), row["row_id"])
         for index, (kind, row) in enumerate(zip(kinds, spread(rows, len(kinds)), strict=True))
     ]
-    faults = _at_points(faults)
-    if counts.get("kill_driver", 0) > len(_DRIVER_POINTS):
-        _kill_between_rows(faults)
     leases = [
         Fault(f"stale_lease-{index:02d}", "stale_lease") for index in range(counts.get("stale_lease", 0))
     ]
-    write_manifest(lab.base / "kills.parquet", rows)
-    output = LocalOutput(lab.folder / "out" / "kills")
-    arguments = local_arguments(lab, "kills.parquet", output, "--unit-rows", "1")
-    life = Life(lab, "kills", output, arguments, lab.expected(rows), [*faults, *leases], may_break=True)
-    waiting = list(leases)
+    write_manifest(lab.base / f"{name}.parquet", rows)
+    output = LocalOutput(lab.folder / "out" / name)
+    # Where each fault ends the run, a second actor would cost more time than it saves.
+    actors = () if "kill_actor" in counts else ("--actors", "1")
+    arguments = local_arguments(lab, f"{name}.parquet", output, "--unit-rows", "1", *actors)
+    life = Life(lab, name, output, arguments, lab.expected(rows), [*faults, *leases])
+    life.may_break = "kill_ray" in kinds
+    waiting = [lease for lease in leases if lease.id not in life.directory.fired()]
     life.run_until_done(between=lambda: _leave_lease(life, output, waiting))
     while waiting and life.codes[-1] in NORMAL:
         _leave_lease(life, output, waiting)
         life.run_once()
-    return life.result(started)
+    return life.result()
 
 
-def _at_points(faults: list[Fault]) -> list[Fault]:
-    """The faults of each kind, one after another at that kind's points."""
-    points = {kind: itertools.cycle(points) for kind, points in _POINTS.items()}
-    return [replace(fault, point=next(points[fault.kind])) for fault in faults]
-
-
-def _kill_between_rows(faults: list[Fault]) -> None:
-    """Some of the driver's deaths come before the first row and after the last one."""
-    drivers = [index for index, fault in enumerate(faults) if fault.kind == "kill_driver"]
-    for index, point in zip(drivers, _DRIVER_POINTS, strict=False):
-        faults[index] = replace(faults[index], point=point, row_id=None)
+def _fault(name: str, kind: str, point: str, row_id: str) -> Fault:
+    return Fault(name, kind, point, None if point in _OF_NO_ROW else row_id, _ACTIONS[kind])
 
 
 def _leave_lease(life: Life, output: Output, waiting: list[Fault]) -> None:

@@ -3,21 +3,20 @@
 import json
 import random
 import secrets
-import time
 from collections.abc import Mapping
 
 from benchmarks.faults.fault import Fault, spread
 from benchmarks.faults.lab import Lab, write_manifest
-from benchmarks.faults.life import Life, Result, local_arguments
+from benchmarks.faults.life import Life, local_arguments
 from benchmarks.faults.outputs import LocalOutput, Output
+from benchmarks.faults.result import Result
 
 KINDS = ("partial_mp4", "damaged_commit", "orphaned_file")
 _SPARE_ROWS = 4
 
 
-def run(lab: Lab, counts: Mapping[str, int]) -> Result:
+def run(lab: Lab, name: str, counts: Mapping[str, int]) -> Result:
     """A finished output, damaged, then the same command."""
-    started = time.monotonic()
     chance = random.Random(lab.seed)
     kinds = [kind for kind in KINDS for _ in range(counts.get(kind, 0))]
     chance.shuffle(kinds)
@@ -27,17 +26,17 @@ def run(lab: Lab, counts: Mapping[str, int]) -> Result:
         Fault(f"{kind}-{index:02d}", kind, row_id=row["row_id"])
         for index, (kind, row) in enumerate(zip(kinds, chosen, strict=True))
     ]
-    write_manifest(lab.base / "leftovers.parquet", rows)
-    output = LocalOutput(lab.folder / "out" / "leftovers")
-    arguments = local_arguments(lab, "leftovers.parquet", output, "--unit-rows", "4")
-    life = Life(lab, "leftovers", output, arguments, lab.expected(rows), faults)
+    write_manifest(lab.base / f"{name}.parquet", rows)
+    output = LocalOutput(lab.folder / "out" / name)
+    arguments = local_arguments(lab, f"{name}.parquet", output, "--unit-rows", "4")
+    life = Life(lab, name, output, arguments, lab.expected(rows), faults)
     if life.run_once() == 0:
         commits = _commit_names(output)
         for fault in faults:
             _DAMAGE[fault.kind](life, output, commits[fault.row_id or ""], chance)
             life.directory.claim(fault)
         life.run_until_done()
-    return life.result(started)
+    return life.result()
 
 
 def _commit_names(output: Output) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import os
 import random
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -11,8 +10,9 @@ from typing import Any
 
 from benchmarks.faults.fault import DIRECTORY_VARIABLE, Fault, spread
 from benchmarks.faults.lab import Lab, put_lab, write_manifest
-from benchmarks.faults.life import Life, Result
+from benchmarks.faults.life import Life
 from benchmarks.faults.outputs import S3Output
+from benchmarks.faults.result import Result
 from examples.s3_server import S3Server
 
 KINDS = ("kill_node",)
@@ -24,9 +24,8 @@ _POLL_S = 0.2
 _POINTS = ("render", "rendered", "upload", "uploaded", "committed")
 
 
-def run(lab: Lab, counts: Mapping[str, int]) -> Result:
+def run(lab: Lab, name: str, counts: Mapping[str, int]) -> Result:
     """One manifest on a cluster whose nodes die under it one after another."""
-    started = time.monotonic()
     chance = random.Random(lab.seed)
     count = counts.get("kill_node", 0)
     rows = lab.pool(2 * count + _SPARE_ROWS)
@@ -34,11 +33,11 @@ def run(lab: Lab, counts: Mapping[str, int]) -> Result:
         Fault(f"kill_node-{index:02d}", "kill_node", chance.choice(_POINTS), row["row_id"], "kill-node")
         for index, row in enumerate(spread(rows, count))
     ]
-    write_manifest(lab.base / "nodes.parquet", rows)
-    with S3Server(lab.folder / "s3-nodes") as server:
-        put_lab(lab, server.client(), "nodes.parquet")
-        output = S3Output(server.client(), "outputs", "nodes")
-        arguments = ("--manifest", "s3://styles/nodes.parquet", "--model", "s3://styles/model")
+    write_manifest(lab.base / f"{name}.parquet", rows)
+    with S3Server(lab.folder / f"s3-{name}") as server:
+        put_lab(lab, server.client(), f"{name}.parquet")
+        output = S3Output(server.client(), "outputs", name)
+        arguments = ("--manifest", f"s3://styles/{name}.parquet", "--model", "s3://styles/model")
         flags = (
             "--output",
             output.uri,
@@ -49,13 +48,13 @@ def run(lab: Lab, counts: Mapping[str, int]) -> Result:
             "--unit-rows",
             "1",
         )
-        life = Life(lab, "nodes", output, [*arguments, *flags], lab.expected(rows), faults, may_break=True)
+        life = Life(lab, name, output, [*arguments, *flags], lab.expected(rows), faults, may_break=True)
         life.environment = server.environment()
         with _cluster(life) as cluster:
             life.environment = server.environment() | {"RAY_ADDRESS": cluster.address}
             _live(life, cluster)
         life.environment = server.environment()
-        return life.result(started)
+        return life.result()
 
 
 def _live(life: Life, cluster: Any) -> None:
@@ -71,12 +70,17 @@ def _live(life: Life, cluster: Any) -> None:
             raise
 
     threading.Thread(target=live, daemon=True).start()
-    while not wait([outcome], _POLL_S).done:
-        for node in list(cluster.worker_nodes):
-            if _raylet_process(node).poll() is not None:  # which also reaps it: a zombie's workers live on
-                cluster.remove_node(node, allow_graceful=False)
-                cluster.add_node(num_cpus=node.get_resource_and_label_spec().num_cpus)
-    outcome.result()
+    try:
+        while not wait([outcome], _POLL_S).done:
+            for node in list(cluster.worker_nodes):
+                if (
+                    _raylet_process(node).poll() is not None
+                ):  # which also reaps it: a zombie's workers live on
+                    cluster.remove_node(node, allow_graceful=False)
+                    cluster.add_node(num_cpus=node.get_resource_and_label_spec().num_cpus)
+        outcome.result()
+    finally:
+        life.abandon()
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """Rows that go wrong on the device: they kill, hang, run out of memory or come out as NaN. Their neighbours are fine."""
 
-import time
 from collections.abc import Mapping
 
 from benchmarks.faults.audit import Expected
 from benchmarks.faults.fault import Fault, spread
 from benchmarks.faults.lab import Lab, write_manifest
-from benchmarks.faults.life import Life, Result, local_arguments
+from benchmarks.faults.life import Life, local_arguments
 from benchmarks.faults.outputs import LocalOutput
+from benchmarks.faults.result import Result
 
 KINDS = ("poison", "hang", "device_error", "out_of_memory", "nan")
 _RENDER_TIMEOUT_S = 25  # a process's first batch, on a busy machine, takes some of it
@@ -28,9 +28,8 @@ _EXPECTED = {
 }
 
 
-def run(lab: Lab, counts: Mapping[str, int]) -> Result:
+def run(lab: Lab, name: str, counts: Mapping[str, int]) -> Result:
     """One run over rows of all these kinds; a row that hangs, or breaks the device, once is well the second time."""
-    started = time.monotonic()
     kinds = [kind for kind in KINDS for _ in range(counts.get(kind, 0))]
     rows = lab.pool(len(kinds) + _GOOD_ROWS)
     expected = lab.expected(rows)
@@ -41,9 +40,9 @@ def run(lab: Lab, counts: Mapping[str, int]) -> Result:
         expected.pop((row["row_id"], 1), None)
         expected[row["row_id"], 0] = _EXPECTED.get(kind, expected[row["row_id"], 0])
         faults.append(Fault(f"{kind}-{index:02d}", kind, point, row["row_id"], action, lasting))
-    write_manifest(lab.base / "rows.parquet", rows)
-    output = LocalOutput(lab.folder / "out" / "rows")
+    write_manifest(lab.base / f"{name}.parquet", rows)
+    output = LocalOutput(lab.folder / "out" / name)
     flags = ("--unit-rows", "2", "--render-timeout-s", str(_RENDER_TIMEOUT_S))
-    life = Life(lab, "rows", output, local_arguments(lab, "rows.parquet", output, *flags), expected, faults)
+    life = Life(lab, name, output, local_arguments(lab, f"{name}.parquet", output, *flags), expected, faults)
     life.run_until_done()
-    return life.result(started)
+    return life.result()

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from benchmarks.faults.audit import Expected, audit, decoded_shape, renders_twice
+from benchmarks.faults.audit import Expected, audit, decode, renders_twice
 from benchmarks.faults.fault import Event
 from benchmarks.faults.outputs import LocalOutput
 
@@ -137,7 +137,7 @@ def test_a_row_that_must_fail_but_is_ok_is_falsely_ok(written):
         {("b", 0): Expected()},
         {("b", 0): Expected(("failed",), ("non_finite",))},
         {("b", 0): Expected(("invalid",), ("asset_not_found",))},
-        {("a", 0): Expected(sha256="0" * 64)},
+        {("a", 0): Expected(frames_sha256="0" * 64)},
     ],
 )
 def test_another_outcome_than_the_expected_one_is_wrong(written, wanted):
@@ -164,7 +164,24 @@ def test_what_is_finished_must_not_be_rendered_again():
     assert renders_twice(damaged) == []
 
 
-def test_decoded_shape_is_what_ffmpeg_finds(video):
-    assert decoded_shape(video) == (FRAMES, HEIGHT, WIDTH)
-    assert decoded_shape(video[: len(video) // 2]) is None
-    assert decoded_shape(b"") is None
+def test_a_video_is_what_ffmpeg_decodes_it_to_whatever_its_metadata_say(video, tmp_path):
+    assert decode(video).shape == (FRAMES, HEIGHT, WIDTH)
+    source, named = tmp_path / "v.mp4", tmp_path / "named.mp4"
+    source.write_bytes(video)
+    command = [
+        get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-i",
+        source,
+        "-c",
+        "copy",
+        "-metadata",
+        "comment=run 7",
+        named,
+    ]
+    subprocess.run(command, check=True)
+    assert named.read_bytes() != video
+    assert decode(named.read_bytes()) == decode(video)
+    assert decode(video[: len(video) // 2]) is None
+    assert decode(b"") is None

@@ -9,8 +9,8 @@ from benchmarks.faults.actions import act
 from benchmarks.faults.audit import Problem
 from benchmarks.faults.fault import Fault, FaultDirectory, spread
 from benchmarks.faults.hooks import Hooks, patch
-from benchmarks.faults.life import Result
 from benchmarks.faults.processes import is_alive, wait_until
+from benchmarks.faults.result import Result
 from benchmarks.faults.table import figures, table
 
 

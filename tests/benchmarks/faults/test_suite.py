@@ -17,7 +17,7 @@ SHOWN_BY = {  # the kinds of faults that show a mutation, and the figure that th
 
 
 def run(tmp_path, *arguments):
-    command = [sys.executable, "-m", "benchmarks.faults", "--quick", "--folder", str(tmp_path), *arguments]
+    command = [sys.executable, "-m", "benchmarks.faults", "--quick", "--results", str(tmp_path), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     return done, {figure["name"]: figure["value"] for figure in map(json.loads, lines)}
@@ -29,7 +29,6 @@ def test_one_fault_of_each_kind_breaks_nothing(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert figures.pop("faults_injected") >= 20
     assert figures == {"faults_lost": 0, "faults_duplicate": 0, "faults_falsely_ok": 0}
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
