@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from examples.demo_model import gates
-
 RECIPES = Path(__file__).parent / "recipes"  # one YAML file per training job
 _PACKAGE = "examples.demo_model"
 EVALUATION_CLIP_SEED = 6001
@@ -85,19 +83,24 @@ def _parts(work: Path) -> list[Stage]:
 def _data(work: Path) -> list[Stage]:
     styled = ("--stills", "14000", "--styles", "6000", "--seed", "21")
     return [
-        _drawn(work, "neutral_stills", ("--stills", "24000", "--style", "neutral", "--seed", "22")),
+        _drawn(work, "neutral_stills", ("--stills", "8000", "--style", "neutral", "--seed", "22")),
+        _drawn(work, "more_neutral_stills", ("--stills", "16000", "--style", "neutral", "--seed", "23")),
         _drawn(work, "neutral_clips", ("--clips", "6000", "--style", "neutral", "--seed", "11")),
         _drawn(work, "styled_stills", styled),
+        _drawn(work, "titled_stills", (*styled, "--name-styles")),
     ]
 
 
 def _model(work: Path) -> list[Stage]:
     start = work / "start"
-    stills, clips, styled, everything = (
-        str(work / "data" / name / "manifest.parquet")
-        for name in ("neutral_stills", "neutral_clips", "styled_stills", "*")
+    pictures, mixed, titled, styled, clips = (
+        str(work / "data" / names / "manifest.parquet")
+        for names in ("[mn]*_stills", "[mns]*", "[nt]*", "styled_stills", "neutral_clips")
     )
-    mixed = ("--style-data", styled)
+    first, then, base, style = (
+        _model_of(work, name) for name in ("base_stills", "base_clips", "base", "style")
+    )
+    with_style = ("--style-data", styled)
     return [
         Stage(
             "start",
@@ -106,10 +109,13 @@ def _model(work: Path) -> list[Stage]:
             start / "fingerprint",
             0.01,
         ),
-        _trained(work, "base_stills", "jobs.train_base", start, stills, hours=1.1),
-        _trained(work, "base", "jobs.train_base", _model_of(work, "base_stills"), everything, hours=1.5),
-        _trained(work, "style", "jobs.train_style", _model_of(work, "base"), styled, hours=1.5),
-        _trained(work, "temporal", "jobs.train_temporal", _model_of(work, "style"), clips, mixed, hours=0.8),
+        _trained(work, "base_stills", "jobs.train_base", start, pictures, hours=1.1),
+        _trained(work, "base_clips", "jobs.train_base", first, mixed, hours=1.2, gate="base"),
+        _trained(work, "base", "jobs.train_base", then, titled, hours=0.5, gate="base"),
+        _trained(work, "style", "jobs.train_style", base, styled, hours=0.5, gate="style"),
+        _trained(
+            work, "temporal", "jobs.train_temporal", style, clips, with_style, hours=0.2, gate="temporal"
+        ),
     ]
 
 
@@ -118,7 +124,7 @@ def _result(work: Path) -> list[Stage]:
     finishing = (f"{_PACKAGE}.finish", "--model", str(trained), "--output", str(shipped))
     runs = [
         argument
-        for name in ("base_stills", "base", "style", "temporal")
+        for name in ("base_stills", "base_clips", "base", "style", "temporal")
         for argument in ("--run", f"{name}={work / name}")
     ]
     return [
@@ -153,7 +159,9 @@ def _depth(work: Path) -> list[Stage]:
     data = str(work / "data" / "depth_data" / "manifest.parquet")
     stages = [
         _drawn(work, "depth_data", drawn),
-        _trained(work, "depth", "jobs.train_depth", _model_of(work, "temporal"), data, hours=0.4),
+        _trained(
+            work, "depth", "jobs.train_depth", _model_of(work, "temporal"), data, hours=0.4, gate="depth"
+        ),
     ]
     return [replace(one, optional=True) for one in stages]
 
@@ -165,15 +173,23 @@ def _drawn(work: Path, name: str, arguments: tuple[str, ...]) -> Stage:
 
 
 def _trained(
-    work: Path, name: str, job: str, model: Path, data: str, more: tuple[str, ...] = (), *, hours: float
+    work: Path,
+    name: str,
+    job: str,
+    model: Path,
+    data: str,
+    more: tuple[str, ...] = (),
+    *,
+    hours: float,
+    gate: str = "",
 ) -> Stage:
     command = (
         *(job, "--config", str(RECIPES / f"{name}.yaml")),
         *("--data", data, *more, "--model", str(model), "--output", str(work / name)),
     )
     made = _model_of(work, name)
-    gate = _gate(name, made, work) if name in gates.LEAST else ()
-    return Stage(name, f"{job} with recipes/{name}.yaml", (command,), made / "fingerprint", hours, gate)
+    gated = _gate(gate, made, work) if gate else ()
+    return Stage(name, f"{job} with recipes/{name}.yaml", (command,), made / "fingerprint", hours, gated)
 
 
 def _model_of(work: Path, name: str) -> Path:

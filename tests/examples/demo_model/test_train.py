@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.storage import Storage
 from examples.demo_model import evaluate, finish, gates, start, train, train_judges
 from examples.demo_model.stages import stages
 from examples.encoders import train_autoencoder, train_clip
@@ -69,7 +70,7 @@ def test_a_gate_stops_the_chain_and_says_why(tmp_path, monkeypatch, calls, capsy
     calls[1]["gates base"] = 1
     assert run(monkeypatch, tmp_path) == 1
     assert modules(calls[0])[-1] == "examples.demo_model.gates base"
-    assert "base is not good enough for the next stage" in capsys.readouterr().err
+    assert "base_clips is not good enough for the next stage" in capsys.readouterr().err
     calls[1].clear()
     calls[0].clear()
     assert run(monkeypatch, tmp_path) == 0
@@ -115,6 +116,23 @@ def test_recipes_are_valid_configs_of_their_jobs(tmp_path):
     for job, *arguments in found:
         run = load_config(JOBS[job], arguments, prog=job, description="")
         assert run.output == str(tmp_path / Path(run.output).name)
+
+
+def test_base_trainings_read_what_they_are_meant_to(tmp_path):
+    for stage in stages(tmp_path):
+        if stage.made.name == "manifest.parquet":
+            stage.made.parent.mkdir(parents=True)
+            stage.made.touch()
+    read = {}
+    for job, *arguments in (one for one in commands(tmp_path) if one[0] == "jobs.train_base"):
+        run = load_config(JOBS[job], arguments, prog=job, description="")
+        read[Path(run.output).name] = {Path(uri).parent.name for uri in Storage().expand(run.data)}
+    neutral = {"neutral_stills", "more_neutral_stills"}
+    assert read == {
+        "base_stills": neutral,
+        "base_clips": neutral | {"neutral_clips", "styled_stills"},
+        "base": {"neutral_stills", "neutral_clips", "titled_stills"},
+    }
 
 
 @pytest.mark.parametrize("module", [train_judges, train_autoencoder, start, gates, finish, evaluate])
