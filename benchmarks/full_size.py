@@ -18,6 +18,7 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from benchmarks.figures import Figure
 from stylecrafter.decoding import LatentDecoding
 from stylecrafter.guidance import Guidance, GuidedModel
+from stylecrafter.noise_schedule import PUBLISHED_SCHEDULE
 from stylecrafter.sampling import draw_noise, prepare_sampler, sample
 from stylecrafter.speed import to_channels_last
 from stylecrafter.style_adapter import StyleAdapter
@@ -71,7 +72,12 @@ class Model(LatentDecoding):
         generators = [torch.Generator().manual_seed(0)]
         shape_CTHW = (_LATENT_CHANNELS, frames, height // _LATENT_FACTOR, width // _LATENT_FACTOR)
         noise_BCTHW = draw_noise(generators, shape_CTHW).to(self._device)
-        latents_BCTHW = sample(guided, prepare_sampler(_scheduler(), "ddim", steps), noise_BCTHW, generators)
+        latents_BCTHW = sample(
+            guided,
+            prepare_sampler(DDIMScheduler(**PUBLISHED_SCHEDULE), "ddim", steps),
+            noise_BCTHW,
+            generators,
+        )
         return self.decode_latents_to_float(latents_BCTHW)
 
 
@@ -83,18 +89,6 @@ def _autoencoder(channels: tuple[int, ...]) -> AutoencoderKL:
         layers_per_block=2,
         latent_channels=_LATENT_CHANNELS,
         scaling_factor=0.18215,
-    )
-
-
-def _scheduler() -> DDIMScheduler:
-    return DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        timestep_spacing="leading",
     )
 
 

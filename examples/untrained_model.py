@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from stylecrafter import StyleCrafterPipeline
+from stylecrafter.noise_schedule import PUBLISHED_SCHEDULE
 from stylecrafter.style_adapter import StyleAdapter
 from stylecrafter.style_encoder import StyleImageProcessor
 from stylecrafter.tokenizer import PUBLISHED_MERGES, tokenizer_from_merges
@@ -51,7 +52,7 @@ def build_untrained_pipeline(
         image_encoder=_image_encoder(),
         feature_extractor=StyleImageProcessor(),
         style_adapter=adapter,
-        scheduler=_scheduler(),
+        scheduler=DDIMScheduler(**PUBLISHED_SCHEDULE),
     )
     pipeline.generation_config |= {
         "trained": False,
@@ -117,18 +118,6 @@ def _image_encoder() -> CLIPVisionModelWithProjection:
             projection_dim=_PROJECTION,
             hidden_act="gelu",
         )
-    )
-
-
-def _scheduler() -> DDIMScheduler:
-    return DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        timestep_spacing="leading",
     )
 
 

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 
 from stylecrafter.checkpoint_files import ConversionError
 from stylecrafter.model_directory import PUBLISHED_GENERATION
-from stylecrafter.noise_schedule import ScaledDDIMScheduler
+from stylecrafter.noise_schedule import PUBLISHED_SCHEDULE, ScaledDDIMScheduler
 from stylecrafter.published_params import PublishedParams
 from stylecrafter.unet import ATTENTION_DOWN, ATTENTION_UP, PLAIN_DOWN, PLAIN_UP, PUBLISHED_FPS
 
@@ -125,15 +125,10 @@ def vision_config(params: PublishedParams) -> Params:
 def scheduler(params: PublishedParams) -> DDIMScheduler:
     """The published sampler on the noise schedule of these weights."""
     diffusion = params.diffusion
-    config = {
+    config = PUBLISHED_SCHEDULE | {
         "num_train_timesteps": diffusion.get("timesteps", 1000),
-        "beta_start": diffusion.get("linear_start", 0.00085),
-        "beta_end": diffusion.get("linear_end", 0.012),
-        "beta_schedule": "scaled_linear",
-        "clip_sample": False,
-        "set_alpha_to_one": False,
-        "steps_offset": 1,
-        "timestep_spacing": "leading",
+        "beta_start": diffusion.get("linear_start", PUBLISHED_SCHEDULE["beta_start"]),
+        "beta_end": diffusion.get("linear_end", PUBLISHED_SCHEDULE["beta_end"]),
         "prediction_type": "epsilon",
     }
     if not diffusion.get("use_scale", False):

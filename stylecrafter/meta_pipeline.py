@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from stylecrafter.model_directory import load_generation_config
-from stylecrafter.noise_schedule import ScaledDDIMScheduler
+from stylecrafter.noise_schedule import PUBLISHED_SCHEDULE, ScaledDDIMScheduler
 from stylecrafter.pipeline_stylecrafter import StyleCrafterPipeline
 from stylecrafter.style_adapter import StyleAdapter
 from stylecrafter.style_encoder import StyleImageProcessor
@@ -66,15 +66,7 @@ def published_meta_pipeline() -> StyleCrafterPipeline:
             style_adapter=StyleAdapter(),
             tokenizer=tokenizer_from_merges(PUBLISHED_MERGES, CLIP_VOCABULARY_SIZE),
             feature_extractor=StyleImageProcessor(),
-            scheduler=DDIMScheduler(
-                beta_schedule="scaled_linear",
-                beta_start=0.00085,
-                beta_end=0.012,
-                clip_sample=False,
-                set_alpha_to_one=False,
-                steps_offset=1,
-                timestep_spacing="leading",
-            ),
+            scheduler=DDIMScheduler(**PUBLISHED_SCHEDULE),
         )
 
 

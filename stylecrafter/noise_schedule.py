@@ -1,7 +1,7 @@
-"""The noise schedule of bases that scale the signal beside the noise (VideoCrafter2, and the 1024 model).
+"""The published noise schedule, and that of bases that scale the signal beside the noise.
 
-Their noised latents are sqrt(a_t) s_t x_0 + sqrt(1 - a_t) noise, where the scale s_t falls from 1 to
-`signal_scale` over the first 400 timesteps and then stays.
+The noised latents of the latter (VideoCrafter2, and the 1024 model) are sqrt(a_t) s_t x_0 + sqrt(1 - a_t) noise, where
+the scale s_t falls from 1 to `signal_scale` over the first 400 timesteps and then stays.
 """
 
 from __future__ import annotations
@@ -17,6 +17,17 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 
 _FALLING_TIMESTEPS = 400
+
+# Stable Diffusion's betas with the DDIM steps of the published code; arguments of `DDIMScheduler`.
+PUBLISHED_SCHEDULE: dict[str, Any] = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
 
 
 class ScaledDDIMScheduler(DDIMScheduler):

@@ -118,7 +118,7 @@ MUTATIONS = (
     ),
     Mutation(
         "last step to alpha 1",
-        "architecture.py",
+        "noise_schedule.py",
         '"set_alpha_to_one": False',
         '"set_alpha_to_one": True',
         SAMPLING,

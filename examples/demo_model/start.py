@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, DDIMScheduler
 
 from examples.encoders.components import load_clip
 from stylecrafter import StyleCrafterPipeline
+from stylecrafter.noise_schedule import PUBLISHED_SCHEDULE
 from stylecrafter.style_adapter import StyleAdapter
 from stylecrafter.unet import ATTENTION_DOWN, ATTENTION_UP, StyleCrafterUNet
 
@@ -90,16 +91,7 @@ def _silence_temporal_layers(unet: StyleCrafterUNet) -> None:
 
 def _scheduler() -> DDIMScheduler:
     """The published noise schedule; the velocity is predicted, which learns motion many times faster here."""
-    return DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        timestep_spacing="leading",
-        prediction_type="v_prediction",
-    )
+    return DDIMScheduler(**PUBLISHED_SCHEDULE, prediction_type="v_prediction")
 
 
 def main() -> None:
